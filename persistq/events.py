@@ -1,0 +1,76 @@
+"""span() and emit(): logging, metrics and tracing subscribe here."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from .clock import SystemClock
+
+Observer = Callable[[str, dict[str, Any]], None]
+"""Called with a name such as ``queue.enqueue`` or ``job.failed`` and its fields."""
+
+Carrier = Callable[[], dict[str, Any] | None]
+"""Called before jobs are enqueued; what it returns travels with them, as JSON values."""
+
+_log = logging.getLogger(__name__)
+_observers: list[Observer] = []
+_carriers: list[Carrier] = []
+
+
+def subscribe(observer: Observer) -> Callable[[], None]:
+    """Call ``observer`` for every event from now on; the function returned ends that."""
+    _observers.append(observer)
+    return lambda: _observers.remove(observer)
+
+
+def carry(carrier: Carrier) -> Callable[[], None]:
+    """Let what ``carrier`` returns travel with every job from now on, in its history as the event ``enqueued``.
+
+    The function returned ends that.
+    """
+    _carriers.append(carrier)
+    return lambda: _carriers.remove(carrier)
+
+
+def carried() -> dict[str, Any]:
+    """Return what is to travel with the jobs that are enqueued now."""
+    found: dict[str, Any] = {}
+    for carrier in tuple(_carriers):
+        try:
+            found |= carrier() or {}
+        except Exception:  # noqa: BLE001 - as below
+            _log.warning("what travels with a job could not be had", exc_info=True)
+    return found
+
+
+def emit(name: str, **fields: Any) -> None:
+    """Tell every observer. One that raises is reported in the log, and hurts nobody."""
+    if not _observers:
+        return
+    for observer in tuple(_observers):
+        try:
+            observer(name, fields)
+        except Exception:  # noqa: BLE001 - an observer must never break a job
+            _log.warning("an observer of %s raised", name, exc_info=True)
+
+
+def span(name: str, **fields: Any) -> AbstractContextManager[dict[str, Any]]:
+    """Emit ``name`` when the block ends, with its ``seconds`` and, if it raised, its ``error``.
+
+    The block may add fields to the dict it is given.
+    """
+    return _span(name, fields) if _observers else nullcontext(fields)
+
+
+@contextmanager
+def _span(name: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    clock = SystemClock()
+    began = clock.monotonic()
+    try:
+        yield fields
+    except BaseException as error:
+        fields["error"] = type(error).__name__
+        raise
+    finally:
+        emit(name, **fields, seconds=clock.monotonic() - began)

@@ -1,0 +1,1 @@
+"""All SQL for the shared database."""

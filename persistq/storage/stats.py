@@ -1,0 +1,74 @@
+"""What operators ask about jobs besides lists and counts; nothing here reads more than a bounded number of rows."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, func, or_, select
+
+from ..actions import ErrorGroup
+from ..explain import MOST_AHEAD, Facts
+from ..model import Job, JobFilter, JobStatus
+from . import consumers
+from .jobs import conditions, get
+from .now import Now
+from .schema import READY, jobs, queues
+
+MOST_FAILURES = 10_000
+"""Failures, the newest ones, that are looked at to group them."""
+
+_LONGEST = 300
+# What makes alike messages differ: numbers, hexadecimal ids, quoted names, paths.
+_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8,}\b|(?:/[\w.-]+)+|\d+")
+_CLASS = re.compile(r"[A-Za-z_][\w.]*(?=:|$)")
+
+
+def facts(connection: Connection, now: Now, wall: datetime, job_id: int) -> Facts:
+    """Return what the database knows about a job and its surroundings.
+
+    Raises:
+        JobNotFound: no job has the id.
+    """
+    job = get(connection, job_id)
+    return Facts(
+        job=job,
+        now=now.value,
+        wall=wall,
+        paused_at=connection.execute(select(queues.c.paused_at).where(queues.c.name == job.queue)).scalar(),
+        consumers=consumers.overview(connection),
+        ahead=_ahead(connection, job) if job.status is JobStatus.PENDING else 0,
+    )
+
+
+def errors(connection: Connection, which: JobFilter) -> tuple[list[ErrorGroup], bool]:
+    """Return the newest failures in groups, the largest first, and whether there are more than were looked at."""
+    query = select(
+        jobs.c.id, jobs.c.queue, jobs.c.task, func.substr(jobs.c.error, 1, _LONGEST).label("error"), jobs.c.finished_at
+    )
+    query = query.where(jobs.c.error.is_not(None), *conditions(which)).order_by(jobs.c.id.desc())
+    rows = connection.execute(query.limit(MOST_FAILURES + 1)).all()
+    groups: dict[tuple[str, str, str, str | None], list[int]] = {}
+    for place, row in enumerate(rows[:MOST_FAILURES]):
+        groups.setdefault((*_likeness(row.error), row.queue, row.task), []).append(place)
+    found = [
+        ErrorGroup(
+            error=error, message=message, queue=queue, task=task, count=len(places),
+            newest_id=rows[places[0]].id, newest_at=rows[places[0]].finished_at,
+        )
+        for (error, message, queue, task), places in groups.items()
+    ]  # fmt: skip
+    return sorted(found, key=lambda group: (-group.count, -group.newest_id)), len(rows) > MOST_FAILURES
+
+
+def _ahead(connection: Connection, job: Job) -> int:
+    before = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, jobs.c.id < job.id))
+    line = select(jobs.c.id).where(*READY, jobs.c.queue == job.queue, before).limit(MOST_AHEAD)
+    return connection.execute(select(func.count()).select_from(line.subquery())).scalar_one()
+
+
+def _likeness(error: str) -> Sequence[str]:
+    """Return an error's class and its message without what varies; no class where it is no exception's."""
+    first = _CLASS.match(error)
+    name = first[0] if first and (error[first.end() :].startswith(": ") or first.end() == len(error)) else ""
+    message = error[len(name) :].removeprefix(": ")
+    return name, _VARYING.sub("#", message)
