@@ -1,0 +1,1 @@
+"""``python -m manager.manager.py``, as the seed document has it, finds its module here."""
