@@ -1,0 +1,1 @@
+"""The programs as people use them: the command line, supervisord, up."""

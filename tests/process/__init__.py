@@ -1,0 +1,1 @@
+"""Tests with real processes, real signals and real files."""
