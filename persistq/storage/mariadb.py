@@ -34,7 +34,7 @@ class MariaDB(Server):
     def _connect_args(self, settings: Settings) -> dict[str, Any]:
         # Longer than a statement may take: only a server that vanished is silent for so long.
         silence = settings.queue_statement_seconds + settings.queue_busy_seconds + 5
-        return {"connect_timeout": 5, "read_timeout": silence, "write_timeout": silence, "charset": "utf8mb4"}
+        return {"connect_timeout": 10, "read_timeout": silence, "write_timeout": silence, "charset": "utf8mb4"}
 
     def _make_engine(self, url: Any, settings: Settings) -> Any:
         engine = super()._make_engine(url, settings)

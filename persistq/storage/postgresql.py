@@ -79,7 +79,7 @@ class PostgreSQL(Server):
     def _connect_args(self, _settings: Settings) -> dict[str, Any]:
         # A peer that vanished without a word is noticed within about ten seconds.
         return {
-            "connect_timeout": 5,
+            "connect_timeout": 10,
             "keepalives": 1,
             "keepalives_idle": 5,
             "keepalives_interval": 2,

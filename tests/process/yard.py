@@ -222,6 +222,11 @@ class Yard:
         """Return how many jobs have each status that any has, found by reading them all."""
         return dict(Counter(str(job.status) for job in self.jobs()))
 
+    def end_leases(self) -> None:
+        """Let the leases of the jobs that run end now, as if their time had passed."""
+        with self.q.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET lease_until = 1 WHERE status = 'processing'")
+
     def all_done(self) -> bool:
         counts = self.q.counts()
         return counts["done"] == sum(counts.values())

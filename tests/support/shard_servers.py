@@ -45,7 +45,7 @@ class Redis(Server):
     def connect(self, database: str = "") -> Any:
         import redis
 
-        client = redis.Redis.from_url(self.url(database or "0"), socket_timeout=10)
+        client = redis.Redis.from_url(self.url(database or "0"), socket_timeout=30)
         client.ping()
         return client
 

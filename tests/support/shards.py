@@ -85,7 +85,8 @@ class World:
         """Return a new client of the Redis server."""
         import redis.asyncio
 
-        return self._keep(redis.asyncio.Redis.from_url(self.target, **options))
+        patient = {"socket_timeout": 60, "socket_connect_timeout": 60}  # a busy machine is not what tests are about
+        return self._keep(redis.asyncio.Redis.from_url(self.target, **patient | options))
 
     def _queue(self) -> Any:
         q = persistq.connect(self.target, clock=self.clock, queue_durability="process")
