@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,9 @@ hypothesis.settings.register_profile(
     "deterministic", derandomize=True, deadline=None, database=None, max_examples=60, print_blob=False
 )
 hypothesis.settings.load_profile("deterministic")
+
+# A shell that starts the suite in the background lets it ignore Ctrl-C, and so would every program the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

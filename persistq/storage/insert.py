@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, literal_column, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
 from . import tallies
 from .rows import Run
 from .schema import jobs
-from .statements import Statement, kind_of
+from .statements import Statement, insert_of, kind_of
 
 _SHARED = ("queue", "task", "priority", "max_attempts", "timeout", "delayed", "run_at", "created_at")
 _PENDING: Any = literal_column("'pending'")
@@ -66,8 +65,7 @@ def _unique(kind: str) -> Any:
     if kind == "mysql":
         # IGNORE would also bend values that do not fit; these have been checked.
         return insert(jobs).values(status=_PENDING).prefix_with("IGNORE").inline()
-    dialect = sqlite if kind == "sqlite" else postgresql
-    return dialect.insert(jobs).values(status=_PENDING).on_conflict_do_nothing().returning(jobs.c.id)
+    return insert_of(kind, jobs).values(status=_PENDING).on_conflict_do_nothing().returning(jobs.c.id)
 
 
 def _locked(kind: str, query: Any) -> Any:

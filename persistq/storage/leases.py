@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import LeaseLost
 from .now import Now
 from .schema import LeaseRow, leases, micros
-from .statements import Statement
+from .statements import Statement, insert_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def _bind(connection: Connection, now: Now, name: str, tube: str, token: str, se
 def _insert(kind: str) -> Any:
     if kind == "mysql":
         return insert(LeaseRow).prefix_with("IGNORE").inline()
-    return (sqlite if kind == "sqlite" else postgresql).insert(LeaseRow).on_conflict_do_nothing().inline()
+    return insert_of(kind, LeaseRow).on_conflict_do_nothing().inline()
 
 
 def _held(kind: str) -> Any:

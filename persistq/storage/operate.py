@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, case, or_, select, update
@@ -31,6 +31,7 @@ _FRESH = {
     "result": None,
 }
 _A_MOMENT = 0.001
+_INSTANT = timedelta(microseconds=1)
 _PAGE = 10_000
 _SAMPLES = 5
 _TOLD = 20
@@ -105,9 +106,17 @@ def end_leases(connection: Connection, now: Now, consumers: Sequence[str]) -> in
 
 
 def preview(
-    connection: Connection, now: Now, action: Action, which: JobFilter | None, given: Sequence[int] | None
+    connection: Connection,
+    now: Now,
+    action: Action,
+    which: JobFilter | None,
+    given: Sequence[int] | None,
+    unchanged_since: datetime | None = None,
 ) -> Preview:
-    """Return what an action would be done to: the jobs of a filter, or those of the ids that were given."""
+    """Return what an action would be done to: the jobs of a filter, or those of the ids that were given.
+
+    Of a filter, those that began or ended at ``unchanged_since`` or later can be left out.
+    """
     cutoff = last_id(connection)
     if given is not None:
         wanted = sorted(set(given))
@@ -116,8 +125,10 @@ def preview(
         missing = tuple(job_id for job_id in wanted if job_id not in found)
         return _preview(connection, action, None, cutoff, now, rows, missing=missing)
     meant = action.meant(which or JobFilter())
-    rows = [] if meant is None else _matching(connection, meant, 0, cutoff)
-    return _preview(connection, action, meant, cutoff, now, rows)
+    # A preview is of a moment, which its rest goes by too; this one's lies in the past.
+    then = None if unchanged_since is None else Now(unchanged_since - _INSTANT)
+    rows = [] if meant is None else _matching(connection, meant, 0, cutoff, then)
+    return _preview(connection, action, meant, cutoff, then or now, rows)
 
 
 def rest(connection: Connection, operation: int) -> Preview:

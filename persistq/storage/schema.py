@@ -1,4 +1,8 @@
-"""The tables."""
+"""The tables, as queries see them and as SQLite has them.
+
+The revisions make them. What only a server's tables have, such as MySQL's LONGTEXT, is said there alone:
+said here, it would have every program import the dialects of databases that it does not use.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -18,7 +22,6 @@ from sqlalchemy import (
     event,
     literal_column,
 )
-from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.elements import ColumnElement
@@ -36,9 +39,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # SQLite gives its rowid, and so AUTOINCREMENT, to INTEGER only.
 _Id = BigInteger().with_variant(Integer, "sqlite")
-# MySQL's TEXT ends at 64 KiB.
-_Text = Text().with_variant(LONGTEXT, "mysql", "mariadb")
-_Bytes = LargeBinary().with_variant(LONGBLOB, "mysql", "mariadb")
 
 
 def micros(time: datetime) -> int:
@@ -115,7 +115,7 @@ class JobRow(Base):
     id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
     queue: Mapped[str] = mapped_column(String(64))
     task: Mapped[str | None] = mapped_column(String(64))
-    item: Mapped[str] = mapped_column(_Text)
+    item: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(String(10))
     priority: Mapped[int]
     attempts: Mapped[int] = mapped_column(server_default="0")
@@ -133,34 +133,29 @@ class JobRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    error: Mapped[str | None] = mapped_column(_Text)
-    result: Mapped[str | None] = mapped_column(_Text)
+    error: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[str | None] = mapped_column(Text)
     unique_key: Mapped[str | None]
 
     # Never hand out an id twice: a stale worker would settle the new job under the old one's number.
     __table_args__: tuple[Any, ...] = ({"sqlite_autoincrement": True},)
 
 
-# MySQL has no partial indexes; the revision puts the columns of the condition in front there.
-def _partial(name: str, *columns: Any, where: ColumnElement[bool]) -> Index:
-    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
-
-
 READY = (status_is(JobStatus.PENDING), JobRow.delayed == literal_column("0"))
 DELAYED = (status_is(JobStatus.PENDING), JobRow.delayed == literal_column("1"))
 """The conditions of the partial indexes; a query has to say them in these very words."""
 
-_partial(
+Index(
     "jobs_claim",
     JobRow.queue,
     JobRow.priority.desc(),
     JobRow.id,
-    where=and_(*READY),
+    sqlite_where=and_(*READY),
 )
-_partial("jobs_delayed", JobRow.run_at, where=and_(*DELAYED))
-_partial("jobs_lease", JobRow.lease_until, where=status_is(JobStatus.PROCESSING))
-_partial("jobs_finished", JobRow.status, JobRow.finished_at, where=JobRow.finished_at.is_not(None))
-_partial("jobs_unique", JobRow.queue, JobRow.unique_key, where=JobRow.unique_key.is_not(None)).unique = True
+Index("jobs_delayed", JobRow.run_at, sqlite_where=and_(*DELAYED))
+Index("jobs_lease", JobRow.lease_until, sqlite_where=status_is(JobStatus.PROCESSING))
+Index("jobs_finished", JobRow.status, JobRow.finished_at, sqlite_where=JobRow.finished_at.is_not(None))
+Index("jobs_unique", JobRow.queue, JobRow.unique_key, unique=True, sqlite_where=JobRow.unique_key.is_not(None))
 Index("jobs_status", literal_column("(status || '')"), JobRow.id)
 
 
@@ -175,7 +170,7 @@ class EventRow(Base):
     kind: Mapped[str] = mapped_column(String(32))
     actor: Mapped[str | None]
     attempt: Mapped[int | None]
-    detail: Mapped[str] = mapped_column(_Text)
+    detail: Mapped[str] = mapped_column(Text)
 
     __table_args__ = (Index("events_job", "job_id", "id"),)
 
@@ -210,7 +205,7 @@ class TimingRow(Base):
     #: The minute's beginning.
     at: Mapped[datetime]
     #: JSON: queue, task and histograms.
-    data: Mapped[str] = mapped_column(_Text)
+    data: Mapped[str] = mapped_column(Text)
 
     __table_args__ = (Index("timings_at", "at", "id"),)
 
@@ -233,13 +228,13 @@ class ConsumerRow(Base):
     name: Mapped[str]
     host: Mapped[str]
     pid: Mapped[int]
-    queues: Mapped[str] = mapped_column(_Text)
+    queues: Mapped[str] = mapped_column(Text)
     concurrency: Mapped[int]
     running: Mapped[int]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     #: JSON: the tasks that it can perform.
-    tasks: Mapped[str | None] = mapped_column(_Text)
+    tasks: Mapped[str | None] = mapped_column(Text)
     #: What an operator wants of it, which it reads with its next sign of life: ``quiet`` or ``stop``.
     wish: Mapped[str | None] = mapped_column(String(16))
 
@@ -277,17 +272,14 @@ class RequestRow(Base):
     every: Mapped[int | None] = mapped_column(BigInteger)
     #: Of tube and payload; of those that are to be found by it.
     digest: Mapped[str | None] = mapped_column(String(32))
-    payload: Mapped[bytes] = mapped_column(_Bytes)
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
 
     __table_args__: tuple[Any, ...] = ({"sqlite_autoincrement": True},)
 
 
-Index(
-    "requests_ready", RequestRow.tube, RequestRow.place, RequestRow.id,
-    sqlite_where=RequestRow.due_at.is_(None), postgresql_where=RequestRow.due_at.is_(None),
-)  # fmt: skip
-_partial("requests_due", RequestRow.due_at, RequestRow.id, where=RequestRow.due_at.is_not(None))
-_partial("requests_digest", RequestRow.digest, where=RequestRow.digest.is_not(None))
+Index("requests_ready", RequestRow.tube, RequestRow.place, RequestRow.id, sqlite_where=RequestRow.due_at.is_(None))
+Index("requests_due", RequestRow.due_at, RequestRow.id, sqlite_where=RequestRow.due_at.is_not(None))
+Index("requests_digest", RequestRow.digest, sqlite_where=RequestRow.digest.is_not(None))
 
 
 class LeaseRow(Base):
@@ -323,11 +315,11 @@ class AuditRow(Base):
     actor: Mapped[str]
     host: Mapped[str]
     action: Mapped[str] = mapped_column(String(32))
-    reason: Mapped[str | None] = mapped_column(_Text)
+    reason: Mapped[str | None] = mapped_column(Text)
     #: JSON: the options, and the ids or the filter with its bounds.
-    scope: Mapped[str] = mapped_column(_Text)
+    scope: Mapped[str] = mapped_column(Text)
     #: JSON: how many jobs, and in a chunk's line how far it went.
-    counts: Mapped[str] = mapped_column(_Text)
+    counts: Mapped[str] = mapped_column(Text)
 
     __table_args__ = (Index("audit_operation", "operation", "id"), {"sqlite_autoincrement": True})
 

@@ -6,6 +6,7 @@ values are what the database keeps: times in microseconds, words as text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import (
@@ -21,7 +22,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from .schema import jobs
@@ -60,12 +60,19 @@ def first(kind: str, query: Any, number: int) -> Any:
     return query.suffix_with(f"LIMIT {number}") if kind in ("sqlite", ONE) else query.limit(literal_column(str(number)))
 
 
+def insert_of(kind: str, table: Any) -> Any:
+    """Return an INSERT with what the kind of database adds to it.
+
+    Its dialect is imported here: nobody should wait for those of databases that they do not use.
+    """
+    return import_module(f"sqlalchemy.dialects.{kind}").insert(table)
+
+
 def upsert(kind: str, table: Any, changes: Callable[[Any], dict[str, Any]]) -> Any:
     """Return an INSERT that makes ``changes(new)`` instead where the primary key is taken."""
+    insert = insert_of(kind, table)
     if kind == "mysql":
-        statement = mysql.insert(table)
-        return statement.on_duplicate_key_update(**changes(statement.inserted))
-    insert = (sqlite.insert if kind == "sqlite" else postgresql.insert)(table)
+        return insert.on_duplicate_key_update(**changes(insert.inserted))
     keys = list(table.__table__.primary_key)
     return insert.on_conflict_do_update(index_elements=keys, set_=changes(insert.excluded))
 

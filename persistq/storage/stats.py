@@ -1,10 +1,10 @@
 """What operators ask about jobs besides lists and counts; nothing here reads more than a bounded number of rows."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import BigInteger, Connection, and_, func, select, type_coerce
 
 from ..actions import ErrorGroup
 from ..explain import MOST_AHEAD, Facts
@@ -12,10 +12,10 @@ from ..model import Job, JobFilter, JobStatus
 from . import consumers
 from .jobs import conditions, get
 from .now import Now
-from .schema import READY, jobs, queues
+from .schema import READY, jobs, queues, time_of
 
-MOST_FAILURES = 10_000
-"""Failures, the newest ones, that are looked at to group them."""
+MOST_FAILURES = 3_000
+"""Failures, the newest ones, that are looked at to group them: of a million, as many as a page can wait for."""
 
 _LONGEST = 300
 # What makes alike messages differ: numbers, hexadecimal ids, quoted names, paths.
@@ -42,31 +42,40 @@ def facts(connection: Connection, now: Now, wall: datetime, job_id: int) -> Fact
 
 def errors(connection: Connection, which: JobFilter) -> tuple[list[ErrorGroup], bool]:
     """Return the newest failures in groups, the largest first, and whether there are more than were looked at."""
-    query = select(
-        jobs.c.id, jobs.c.queue, jobs.c.task, func.substr(jobs.c.error, 1, _LONGEST).label("error"), jobs.c.finished_at
-    )
+    ended = type_coerce(jobs.c.finished_at, BigInteger)  # as it is kept: only a group's newest is told
+    query = select(jobs.c.id, jobs.c.queue, jobs.c.task, func.substr(jobs.c.error, 1, _LONGEST), ended)
     query = query.where(jobs.c.error.is_not(None), *conditions(which)).order_by(jobs.c.id.desc())
     rows = connection.execute(query.limit(MOST_FAILURES + 1)).all()
-    groups: dict[tuple[str, str, str, str | None], list[int]] = {}
-    for place, row in enumerate(rows[:MOST_FAILURES]):
-        groups.setdefault((*_likeness(row.error), row.queue, row.task), []).append(place)
+    known: dict[str, tuple[str, str]] = {}
+    sizes: Counter[tuple[str, str, str, str | None]] = Counter()
+    newest: dict[tuple[str, str, str, str | None], tuple[int, int | None]] = {}
+    for job_id, queue, task, error, ended_at in rows[:MOST_FAILURES]:
+        alike = known.get(error) or known.setdefault(error, _likeness(error))
+        group = (*alike, queue, task)
+        sizes[group] += 1
+        newest.setdefault(group, (job_id, ended_at))
     found = [
         ErrorGroup(
-            error=error, message=message, queue=queue, task=task, count=len(places),
-            newest_id=rows[places[0]].id, newest_at=rows[places[0]].finished_at,
+            error=error, message=message, queue=queue, task=task, count=sizes[error, message, queue, task],
+            newest_id=job_id, newest_at=None if ended_at is None else time_of(ended_at),
         )
-        for (error, message, queue, task), places in groups.items()
+        for (error, message, queue, task), (job_id, ended_at) in newest.items()
     ]  # fmt: skip
     return sorted(found, key=lambda group: (-group.count, -group.newest_id)), len(rows) > MOST_FAILURES
 
 
 def _ahead(connection: Connection, job: Job) -> int:
-    before = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, jobs.c.id < job.id))
-    line = select(jobs.c.id).where(*READY, jobs.c.queue == job.queue, before).limit(MOST_AHEAD)
-    return connection.execute(select(func.count()).select_from(line.subquery())).scalar_one()
+    """Return how many ready jobs of the queue come first, each kind of them read from the index where it stands."""
+    urgent = jobs.c.priority > job.priority
+    earlier = and_(jobs.c.priority == job.priority, jobs.c.id < job.id)
+    found = 0
+    for before in (urgent, earlier):
+        line = select(jobs.c.id).where(*READY, jobs.c.queue == job.queue, before).limit(MOST_AHEAD - found)
+        found += connection.execute(select(func.count()).select_from(line.subquery())).scalar_one()
+    return found
 
 
-def _likeness(error: str) -> Sequence[str]:
+def _likeness(error: str) -> tuple[str, str]:
     """Return an error's class and its message without what varies; no class where it is no exception's."""
     first = _CLASS.match(error)
     name = first[0] if first and (error[first.end() :].startswith(": ") or first.end() == len(error)) else ""
