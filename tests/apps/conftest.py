@@ -65,11 +65,15 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Manager]]:
-    """Start full-screen managers on the test's queue; at the end none is left."""
+    """Start full-screen managers on the test's queue, or ``on`` another; at the end none is left."""
     started: list[Manager] = []
 
-    def begin(columns: int = 100, rows: int = 30, *, read_only: bool = False, **options: Any) -> Manager:
-        q = persistq.connect(tmp_path / "queue.db", actor="tui:me@here", read_only=read_only, queue_busy_seconds=0.2)
+    def begin(
+        columns: int = 100, rows: int = 30, *, on: Path | None = None, read_only: bool = False, **options: Any
+    ) -> Manager:
+        q = persistq.connect(
+            on or tmp_path / "queue.db", actor="tui:me@here", read_only=read_only, queue_busy_seconds=0.2
+        )
         started.append(Manager(q, columns, rows, **options))
         return started[-1]
 

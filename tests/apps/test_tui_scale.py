@@ -1,0 +1,88 @@
+"""A million jobs behind the full-screen manager are as quick to look at as a thousand."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.tui import DOWN, UP, Manager
+
+import persistq
+
+FINISHED = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+INSERT INTO jobs (queue, item, status, priority, attempts, max_attempts, fence, delayed, suspect, run_at, created_at,
+                  started_at, finished_at, error, consumer_id)
+SELECT 'default', 'item ' || i, CASE i % 50 WHEN 0 THEN 'failed' ELSE 'done' END, 0, 1, 3, 1, 0, 0, {now} + i,
+       {now} + i, {now} + i, {now} + i, CASE i % 50 WHEN 0 THEN 'TimeoutError: late' END, 'somebody@host:1:00000000'
+FROM n
+"""
+COUNTED = """
+INSERT INTO tallies (queue, slot, pending, processing, done, failed, cancelled)
+SELECT 'default', 0, 0, 0, sum(status = 'done'), sum(status = 'failed'), 0 FROM jobs
+"""
+PAGE_DOWN, PAGE_UP = "\x1b[6~", "\x1b[5~"
+
+
+def _fill(path: Path, count: int) -> None:
+    q = persistq.connect(path)
+    q.counts()
+    with q.engine.begin() as connection:
+        now = int((time.time() - count / 1e6 - 60) * 1e6)
+        connection.exec_driver_sql(FINISHED.format(count=count, now=now))
+        connection.exec_driver_sql(COUNTED)
+    q.close()
+
+
+def _seconds(shown: Manager, key: str) -> float:
+    """Return how long a key takes to show something else."""
+    before = shown.text()
+    began = time.perf_counter()
+    shown.press(key)
+    shown.wait(lambda: shown.text() != before and "looking …" not in shown.text(), f"an answer to {key!r}")
+    return time.perf_counter() - began
+
+
+def _medians(many: Manager, few: Manager, keys: list[str], rounds: int) -> tuple[float, float]:
+    times: dict[str, list[float]] = {"many": [], "few": []}
+    for _ in range(rounds):
+        for key in keys:  # interleaved, so that a busy machine slows both
+            times["many"].append(_seconds(many, key))
+            times["few"].append(_seconds(few, key))
+    return statistics.median(times["many"]), statistics.median(times["few"])
+
+
+def _resident() -> int:
+    """Return this process's memory in KiB."""
+    gc.collect()
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1])
+
+
+@pytest.mark.timeout(600)
+def test_a_key_answers_as_fast_beside_a_million_jobs(start: Callable[..., Manager], tmp_path: Path, long: bool) -> None:
+    counts = (1_000_000 if long else 50_000, 1_000)
+    for count in counts:
+        _fill(tmp_path / f"{count}.db", count)
+    many, few = (start(100, 30, on=tmp_path / f"{count}.db") for count in counts)
+    for shown in (many, few):
+        shown.go("2", "newest first")
+    actions = {"cursor": [DOWN, UP], "page": [PAGE_DOWN, PAGE_UP], "next page": ["n", "N"], "screen": ["1", "2"],
+               "errors": ["8", "2"]}  # fmt: skip
+    for action, keys in actions.items():
+        ratios = []
+        for _ in range(5):
+            slow, quick = _medians(many, few, keys, 5)
+            ratios.append(slow / quick)
+            print(f"{action}: {slow * 1e3:.0f} ms of {counts[0]:,}, {quick * 1e3:.0f} ms of {counts[1]:,} jobs")
+            if ratios[-1] < 2:
+                break
+        assert min(ratios) < 2, action
+    before = _resident()
+    for _ in range(200 if long else 20):
+        _seconds(many, "n")
+    after = _resident()
+    print(f"memory: {before} KiB, {after} KiB after the pages")
+    assert after - before < 16 * 1024
