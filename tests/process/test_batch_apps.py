@@ -33,7 +33,7 @@ def yard(make_yard):
 
 
 def test_the_main_job_in_batches(yard):
-    assert yard.producer("--batches", "--count", "45", "--interval", "0").wait() == 0
+    assert yard.producer("--batches", "--count", "45", "--interval", "0", queue_batch_seconds=3600).wait() == 0
     assert len(names(yard.folder / "spool", "ready_", "default")) == 3
     consumer = yard.consumer("--batches", "--drain", "--concurrency", "2")
     assert consumer.wait() == 0

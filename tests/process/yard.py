@@ -1,5 +1,6 @@
 """A yard: one folder with a database, tasks in a module, and the processes at work on it."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -7,10 +8,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from support.servers import Server
+from support.warm import Forked, Warm
 
 import persistq
 
@@ -61,14 +64,30 @@ def eventually(condition: Callable[[], T], what: str = "the condition") -> T:
         time.sleep(0.01)
 
 
+@cache
+def _warm() -> Warm:
+    warm = Warm()
+    atexit.register(warm.close)
+    return warm
+
+
 class Process:
     """A process of the yard, with what it printed."""
 
-    def __init__(self, command: list[str], folder: Path, name: str, env: dict[str, str]) -> None:
+    def __init__(
+        self, arguments: list[str], folder: Path, name: str, env: dict[str, str], before: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
         self._out, self._err = folder / f"{name}.out", folder / f"{name}.err"
+        self._popen: subprocess.Popen[bytes] | Forked
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._popen = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.PIPE, stdout=out, stderr=err)
+            if before:
+                self._popen = subprocess.Popen(
+                    [*before, sys.executable, *arguments],
+                    cwd=folder, env=env, stdin=subprocess.PIPE, stdout=out, stderr=err,
+                )  # fmt: skip
+            else:
+                self._popen = _warm().start(arguments, folder, env, out, err)
         self.pid = self._popen.pid
 
     @property
@@ -173,7 +192,7 @@ class Yard:
     def run(self, *arguments: str, before: tuple[str, ...] = (), **settings: Any) -> Process:
         """Start Python with the yard's settings in its environment; ``before`` stands before the interpreter."""
         name = f"process-{len(self._processes)}"
-        process = Process([*before, sys.executable, *arguments], self.folder, name, self.environment(**settings))
+        process = Process([*arguments], self.folder, name, self.environment(**settings), before)
         self._processes.append(process)
         return process
 

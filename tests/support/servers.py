@@ -25,6 +25,8 @@ OWNER, WORKER = "owner", "worker"
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _NOBODY = 65534
+_PASSWORD = secrets.token_hex(12)
+_INSTALLED = tempfile.TemporaryDirectory(prefix=f"persistq-installed-{os.getpid()}-")
 
 
 class Server:
@@ -42,7 +44,7 @@ class Server:
         self.durable = durable
         self.port = 0
         self.folder = Path()
-        self._password = secrets.token_hex(12)
+        self._password = _PASSWORD
         self._guardian: subprocess.Popen[bytes] | None = None
         self.pid = 0
 
@@ -177,6 +179,16 @@ class Server:
                 return True
         return False
 
+    def _install(self, *command: str | Path) -> None:
+        """Make the data of a new installation. That takes seconds, so it is done once, and copied from then on."""
+        data, kept = self.folder / "data", Path(_INSTALLED.name) / self.kind
+        if not kept.exists():
+            _clear_up_after_the_dead()
+            self._call(*command)
+            subprocess.run(["cp", "-a", data, kept], check=True)
+        else:
+            subprocess.run(["cp", "-a", kept, data], check=True)
+
     def _call(self, *command: str | Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, **self._drop())
         if done.returncode:
@@ -214,7 +226,7 @@ class PostgreSQL(Server):
         self._programs = programs / "bin"
         (self.folder / "password").write_text(self._password)
         self._give(self.folder, self.folder / "password")
-        self._call(
+        self._install(
             self._programs / "initdb", "--no-sync", "--pgdata", self.folder / "data", "--username", "postgres",
             "--pwfile", self.folder / "password", "--auth", "md5", "--set", "password_encryption=md5",
             "--encoding", "UTF8", "--locale", "C",
@@ -316,7 +328,7 @@ class MariaDB(Server):
         ]  # fmt: skip
         install = find_program("mariadb-install-db")
         assert install is not None, "needs mariadb-install-db"
-        self._call(install, *self._options, "--auth-root-authentication-method=normal", "--skip-test-db")
+        self._install(install, *self._options, "--auth-root-authentication-method=normal", "--skip-test-db")
 
     def _command(self) -> list[str]:
         # The users that an installation begins with have no password.
@@ -457,6 +469,17 @@ def _copy_wheel(programs: Path, folder: Path) -> Path:
     if libraries.exists():
         shutil.copytree(libraries, folder / libraries.name)
     return Path(shutil.copytree(programs, folder / package.name / programs.name))
+
+
+def _clear_up_after_the_dead() -> None:
+    """Remove the installations of processes that were killed."""
+    for folder in Path(_INSTALLED.name).parent.glob("persistq-installed-*"):
+        try:
+            os.kill(int(folder.name.split("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except PermissionError:
+            pass  # another user's
 
 
 def find_program(name: str) -> str | None:
