@@ -1,5 +1,7 @@
-"""Commands on batch files: list, show, recover, replay, quarantine."""
+"""Commands on batch files: list, show, recover, replay, quarantine, delete."""
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +9,12 @@ import typer
 
 import persistq
 from persistq import batch, beyond
+from persistq.batch import manage
 from persistq.text import safe_text
 
-from .window import Json, say, window
+from . import many
+from .jobs import Reason
+from .window import Json, Window, Yes, say, window
 
 COLUMNS = ("file", "status", "queue", "items", "consumed", "live", "owner", "bytes", "created_at", "damage")
 
@@ -82,6 +87,56 @@ def replay(
 def quarantine(context: typer.Context, which: Which, queue: Queue = "default", spool: Spool = None) -> None:
     """Put a ready batch aside until it is replayed: persistq batches quarantine FILE."""
     print(safe_text(beyond.put_batch_aside(window(context).queue(writes=True), queue, which, root=spool)))
+
+
+@app.command("delete")
+def delete(
+    context: typer.Context,
+    which: Annotated[list[str], typer.Argument(metavar="FILE...", help="Batches' file names or ids.")],
+    queue: Queue = "default",
+    reason: Reason = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what they are.")] = False,
+    spool: Spool = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Delete batches that are ready or were put aside, and print what they were: persistq batches delete FILE.
+
+    Their items are lost. Which there are: persistq batches list --status invalid.
+    """
+    seen = window(context)
+
+    def look(one: str) -> batch.BatchInfo:
+        return manage.to_delete(_folder(spool), queue, one)
+
+    if dry_run:
+        many.each(seen, which, look, as_json=as_json, columns=COLUMNS)
+        return
+    q = seen.queue(writes=True)
+    if not yes:
+        _ask(seen, queue, which, look)
+    many.each(
+        seen, which, lambda one: beyond.delete_batch(q, queue, one, root=spool, reason=reason),
+        as_json=as_json, columns=COLUMNS,
+    )  # fmt: skip
+
+
+def _ask(seen: Window, queue: str, which: Sequence[str], look: Callable[[str], batch.BatchInfo]) -> None:
+    """Show what would be lost and ask, unless there is nothing of it."""
+    found: list[batch.BatchInfo] = []
+    for one in which:
+        with suppress(persistq.JobNotFound, persistq.IllegalTransition):  # told when its turn comes
+            found.append(look(one))
+    for info in found:
+        say(f"  {info.file}: {_contents(info)}")
+    if found:
+        seen.confirm(f"Delete {len(found):,} batches of queue {queue} with what is in them?", yes=False)
+
+
+def _contents(info: batch.BatchInfo) -> str:
+    if info.items is None or info.consumed is None:
+        return f"damaged, {info.bytes:,} bytes"
+    return f"{info.items - info.consumed:,} of {info.items:,} items not consumed"
 
 
 def _folder(spool: str | None) -> Path:

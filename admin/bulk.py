@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 import persistq
-from persistq import cleanup
+from persistq import bulk, cleanup
+from persistq.actions import Preview
 
-from . import spans
+from . import many, spans
 from .filters import filtered
-from .window import Json, Yes, say, window
+from .window import Json, Window, Yes, say, window
 
 
 def purge(
@@ -23,9 +24,8 @@ def purge(
     """Delete old jobs that are over: persistq purge --older-than 7d."""
     seen, age = window(context), spans.seconds(older_than)
     ended = persistq.JobStatus.parse(status)
-    q = seen.queue(writes=True)
-    seen.confirm(f"Delete the {ended} jobs that ended more than {older_than} ago?", yes=yes)
-    print(q.purge(age, ended))
+    what = bulk.preview_purge(seen.queue(writes=True), age, ended)
+    _delete(seen, what, f"Delete {what.count:,} {ended} jobs that ended more than {older_than} ago?", yes=yes)
 
 
 @filtered
@@ -42,20 +42,21 @@ def delete_db_jobs(
     """
     seen = window(context)
     q = seen.queue(writes=not dry_run)
-    running = 0
-    if which == persistq.JobFilter():
-        counts = q.counts()
-        running = 0 if force else counts["processing"]
-        number = sum(counts.values()) - running
-    else:
-        number = q.preview("delete", which, force=force).count
+    what = q.preview("delete", which, force=force)
     if dry_run:
-        print(number)
+        print(what.count)
         return
-    seen.confirm(f"Delete {number:,} job records from {q.dbname}?", yes=yes)
-    print(q.delete_jobs(which, force=force))
+    running = 0 if force or which != persistq.JobFilter() else q.counts()["processing"]
+    _delete(seen, what, f"Delete {what.count:,} job records from {q.dbname}?", yes=yes)
     if running:
         say(f"persistq: {running} running jobs were left; --force deletes them too")
+
+
+def _delete(seen: Window, what: Preview, question: str, *, yes: bool) -> None:
+    seen.confirm(question, yes=yes)
+    result = many.run(seen, what, "delete")
+    print(result.changed)
+    many.leave(what, result)
 
 
 def delete_job_files(

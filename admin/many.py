@@ -1,8 +1,8 @@
 """One action on many jobs: what is meant, how many, yes or no, then chunk by chunk with a result for each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -13,6 +13,8 @@ from persistq.text import shorten
 from . import output
 from .progress import bar
 from .window import EXIT_PARTLY, EXIT_WRONG_STATE, Window, exit_code, fail, say, window
+
+T = TypeVar("T")
 
 COLUMNS = ("id", "status", "queue", "task", "attempts", "priority", "consumer_id", "created_at", "item", "error")
 RESULT = ("operation", "action", "matched", "changed", "refused")
@@ -54,17 +56,27 @@ def act(
         each(seen, ids or (), lambda job_id: one(q, job_id), as_json=as_json)
 
 
-def each(seen: Window, ids: Sequence[int], do: Callable[[int], persistq.Job], *, as_json: bool) -> None:
-    """Act on each id, report each refusal, and leave with a code that sums it up."""
-    done: list[persistq.Job] = []
+class Shown(Protocol):
+    """What can be shown as a row."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its fields as JSON values."""
+        ...
+
+
+def each(
+    seen: Window, which: Iterable[T], do: Callable[[T], Shown], *, as_json: bool, columns: Sequence[str] = COLUMNS
+) -> None:
+    """Act on each one, report each refusal, and leave with a code that sums it up."""
+    done: list[Shown] = []
     codes: set[int] = set()
-    for job_id in ids:
+    for one in which:
         try:
-            done.append(do(job_id))
+            done.append(do(one))
         except (persistq.JobNotFound, persistq.IllegalTransition) as error:
             say(f"persistq: {error}")
             codes.add(exit_code(error))
-    seen.show([job.to_dict() for job in done], COLUMNS, as_json=as_json)
+    seen.show([row.to_dict() for row in done], columns, as_json=as_json)
     if codes:
         raise typer.Exit(EXIT_PARTLY if done or len(codes) > 1 else codes.pop())
 
@@ -89,13 +101,18 @@ def carry_out(
     if what.count:
         _describe(what)
         seen.confirm(f"{verb} {what.count:,} jobs in {seen.queue().dbname}?", yes=yes)
-    result = _run(seen, what, verb)
+    result = run(seen, what, verb)
     row = {"operation": result.operation, "action": verb, "matched": what.count}
     row |= {"changed": result.changed, "refused": result.refused}
     if as_json or seen.format == "json":
         output.show_json(row)
     else:
         seen.show([row], RESULT)
+    leave(what, result)
+
+
+def leave(what: Preview, result: Progress) -> None:
+    """Return if all that was asked for was done; else leave with the code that says so."""
     if result.refused or what.missing:
         raise typer.Exit(EXIT_PARTLY if result.changed else EXIT_WRONG_STATE)
 
@@ -109,7 +126,8 @@ def _describe(what: Preview) -> None:
         say(f"  and {what.count - len(what.samples):,} more")
 
 
-def _run(seen: Window, what: Preview, verb: str) -> Progress:
+def run(seen: Window, what: Preview, verb: str) -> Progress:
+    """Do it with progress and a line for each refusal, and return what came of it; if cut off, say how to go on."""
     from persistq import bulk
 
     progress = what.so_far or Progress(operation=0)

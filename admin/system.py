@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import persistq
+from persistq.operations import MOST_FAILURES
 from persistq.text import safe_text
 
 from . import complete, output, spans
@@ -73,7 +74,7 @@ def errors(
     columns = ("count", "error", "message", "queue", "task", "newest_id", "newest_at")
     seen.show([group.to_dict() for group in groups[:limit]], columns, as_json=as_json)
     if more:
-        say("persistq: only the newest 10,000 failures were looked at; filters narrow them")
+        say(f"persistq: only the newest {MOST_FAILURES:,} failures were looked at; filters narrow them")
 
 
 def run_doctor(context: typer.Context, as_json: Json = False) -> None:

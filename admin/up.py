@@ -46,8 +46,8 @@ def up(
     q = seen.queue(writes=True)
     if seen.db:
         choose_database(seen.db)
-    _prepare()
     q.database.upgrade()
+    _prepare()
     orders: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda caught, _frame: orders.put(caught))

@@ -70,8 +70,9 @@ def add(
     grace = seen.queue().settings.queue_grace_seconds
     with _asking() as supervisor:
         known = {info["group"] for info in supervisor.getAllProcessInfo()}
-        ADDED.mkdir(mode=0o700, exist_ok=True)
         names = _free_names(known, count)
+        seen.queue().note("workers_add", {"workers": names, "options": options.strip()})
+        ADDED.mkdir(mode=0o700, exist_ok=True)
         for name in names:
             text = _SECTION.format(name=name, options=options, wait=round(grace + _GRACE_BESIDES_SECONDS))
             path = ADDED / f"{name}.conf"
@@ -88,7 +89,6 @@ def add(
                     EXIT_FAILED,
                 )
             print(name)
-    seen.queue().note("workers_add", {"workers": names, "options": options.strip()})
 
 
 @app.command("stop")
@@ -106,10 +106,10 @@ def stop(
         for name, info in zip(names, chosen, strict=True):
             if info is None:
                 fail(f"supervisord has no process {name}; 'persistq workers status' shows them", EXIT_NOT_FOUND)
+        seen.queue().note("workers_stop", {"workers": names, "removed": remove})
         for info in filter(None, chosen):
             _stop(supervisor, info, remove=remove)
             print(info["name"])
-    seen.queue().note("workers_stop", {"workers": names, "removed": remove})
 
 
 def socket() -> Path:

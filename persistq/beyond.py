@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import batch
+from .batch import manage
 from .model import jsonable
 
 if TYPE_CHECKING:
@@ -67,6 +68,22 @@ def replay_batch(
     """
     q.note("batch_replay", {"queue": queue, "file": which, "from_start": from_start}, reason)
     return batch.replay(_spool(q, root), queue, which, from_start=from_start)
+
+
+def delete_batch(
+    q: "PersistentQSQLAlchemy", queue: str, which: str, *, root: Folder = None, reason: str | None = None
+) -> batch.BatchInfo:
+    """Delete a batch that is ready or was put aside, with every item in it, and return what it was.
+
+    Raises:
+        ReadOnly, BatchNotFound, IllegalTransition
+    """
+    spool = _spool(q, root)
+    lost = manage.to_delete(spool, queue, which)
+    scope = {"queue": queue, "file": lost.file, "items": lost.items, "consumed": lost.consumed}
+    q.note("batch_delete", scope, reason)
+    manage.delete(spool, queue, lost.file)
+    return lost
 
 
 def _spool(q: "PersistentQSQLAlchemy", root: Folder) -> str | os.PathLike[str]:

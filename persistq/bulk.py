@@ -1,18 +1,33 @@
-"""carry_out(): a bulk action from its preview to its end, in chunks of one transaction each."""
+"""A bulk action from its preview to its end."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .actions import Preview, Progress
-from .errors import QueueFull
+from .clock import Seconds
+from .errors import IllegalTransition, QueueFull
+from .model import TERMINAL, JobFilter, JobStatus, check_span
+from .storage import jobs
 
 if TYPE_CHECKING:
-    from .queue import PersistentQSQLAlchemy
-
-_CHUNK = 1000
+    from .operations import Operations
 
 
-def carry_out(q: "PersistentQSQLAlchemy", what: Preview, *, expected: int | None = None) -> Iterator[Progress]:
+def preview_purge(q: "Operations", older_than: Seconds, status: str = "done") -> Preview:
+    """Return the jobs that ended with ``status`` longer ago than ``older_than``, to be deleted.
+
+    Raises:
+        UnknownStatus, IllegalTransition: the status is none that a job ends with.
+        ConfigError: ``older_than`` is no span.
+    """
+    ended = JobStatus.parse(status)
+    if ended not in TERMINAL:
+        raise IllegalTransition(f"purge is for jobs that are over, and {ended} is not")
+    age = check_span("older_than", older_than)
+    return q.preview("delete", JobFilter(status=(ended,)), unchanged_for=age, reason="purge")
+
+
+def carry_out(q: "Operations", what: Preview, *, expected: int | None = None) -> Iterator[Progress]:
     """Do what was previewed and yield after each chunk; the last one is ``over``.
 
     Only the previewed jobs are touched, and only those that did not change since. If it is cut off at any point, each
@@ -22,7 +37,7 @@ def carry_out(q: "PersistentQSQLAlchemy", what: Preview, *, expected: int | None
         IllegalTransition: there are not as many jobs as were ``expected``.
         DatabaseUnavailable, OutcomeUnknown, QueueFull: the chunks before it stand.
     """
-    progress, size = q.begin_bulk(what, expected=expected), _CHUNK
+    progress, size = q.begin_bulk(what, expected=expected), jobs.CHUNK
     if progress.over or not what.count:
         yield progress
         return

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import describe
@@ -18,8 +19,8 @@ from .text import shorten
 _log = logging.getLogger("persistq")
 
 ROUTINE_LINES = 100
-"""A second, for jobs that were simply done; of more only the number is logged. The database knows them all, and a
-line takes longer than claiming, performing and settling a short job."""
+"""A second, for jobs that were simply done, and for batches; of more only the number is logged. The database knows
+them all, and a line takes longer than claiming, performing and settling a short job."""
 
 
 class _OneLine(logging.Formatter):
@@ -69,9 +70,10 @@ def configure(level: int = logging.INFO, *, stream: TextIO | None = None, as_jso
 
 
 class _Quota:
-    """Lets so many lines a second through and counts the others. Threads share it."""
+    """Lets so many lines a second through and counts the others, which were ``what``. Threads share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._lock = threading.Lock()
         self._second = self._lines = self._more = 0
 
@@ -92,22 +94,30 @@ class _Quota:
         with self._lock:
             more, self._more = self._more, 0
         if more:
-            _log.info("%d more jobs done", more)
+            _log.info("%d more %s", more, self._what)
 
 
-_quota = _Quota()
+_quotas = {
+    "job.performed": _Quota("jobs done"),
+    "batch.ready": _Quota("batches ready"),
+    "batch.consumed": _Quota("batches consumed"),
+}
 
 
 def _observe(name: str, fields: dict[str, Any]) -> None:
-    if name == "job.performed":
-        outcome = fields["outcome"]
-        if type(outcome) is Done and outcome.dropped is None and not _quota.takes():
-            return
-    elif name == "worker.idle":
-        _quota.sum_up()
+    if _is_routine(name, fields) and not _quotas[name].takes():
+        return
+    if name == "worker.idle":
+        for quota in _quotas.values():
+            quota.sum_up()
     if line := _LINES.get(name):
         level, text = line(fields)
         _log.log(level, "%s", text, extra={"fields": {"event": name, **_plain(fields)}})
+
+
+def _is_routine(name: str, fields: dict[str, Any]) -> bool:
+    outcome = fields.get("outcome")
+    return name in _quotas and (outcome is None or (type(outcome) is Done and outcome.dropped is None))
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +150,10 @@ def _name(job: Job) -> str:
     return f"job {job.id} (attempt {job.attempts} of {job.max_attempts})"
 
 
+def _file(fields: dict[str, Any]) -> str:
+    return f"batch {Path(fields['path']).name}"
+
+
 _WISHES = {"quiet": "claim no more", "stop": "finish and end", None: "go on"}
 _LINES: dict[str, Callable[[dict[str, Any]], tuple[int, str]]] = {
     "job.performed": _performed,
@@ -159,4 +173,17 @@ _LINES: dict[str, Callable[[dict[str, Any]], tuple[int, str]]] = {
         logging.ERROR,
         f"{f['threads']} handlers hang past their timeout; leaving for a restart",
     ),
+    "batch.ready": lambda f: (logging.INFO, f"{_file(f)} is ready with {f['items']:,} items"),
+    "batch.consumed": lambda f: (logging.INFO, f"{_file(f)} is consumed, all {f['items']:,} items"),
+    "batch.released": lambda f: (logging.INFO, f"{_file(f)} is given back after {f['items']:,} items"),
+    "batch.recovered": lambda f: (
+        logging.WARNING,
+        f"queue {f['queue']}: {f['ready']} batches that the dead left are ready again, {f['invalid']} are put aside",
+    ),
+    "batch.item_failed": lambda f: (logging.WARNING, f"{f['item']}: attempt {f['attempt']} failed, {f['error']}"),
+    "batch.promoted": lambda f: (
+        logging.WARNING,
+        f"{f['item']} failed for good and is the job with the key {f['unique_key']} now, {f['error']}",
+    ),
 }
+# Not batch.invalid: where a batch is put aside that is logged as an error, whoever listens to events.

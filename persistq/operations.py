@@ -6,17 +6,20 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from . import codec
+from . import bulk, codec
 from .actions import Action, AuditEntry, ErrorGroup, Preview, Progress
 from .clock import Seconds
 from .door import Door
-from .errors import ConfigError, IllegalTransition, JobNotFound
+from .errors import ConfigError, IllegalTransition, JobNotFound, ReadOnly
 from .explain import Explanation, explain
 from .model import Job, JobFilter, JobStatus, Minute, check_span
 from .storage import arrivals, audit, consumers, exchange, jobs, operate, queues, stats, tallies, timings
 
 MOST_IDS = 100_000
 """Ids that one bulk action takes; a filter takes any number of jobs."""
+
+MOST_FAILURES = stats.MOST_FAILURES
+"""Failures that ``errors`` looks at."""
 
 
 class Operations(Door):
@@ -78,22 +81,31 @@ class Operations(Door):
     # Many jobs: preview, begin, advance until it is over. ``bulk.carry_out`` does the last two.
 
     def preview(
-        self, /, verb: str, which: JobFilter | None = None, *, ids: Iterable[int] | None = None, **options: Any
+        self,
+        /,
+        verb: str,
+        which: JobFilter | None = None,
+        *,
+        ids: Iterable[int] | None = None,
+        unchanged_for: Seconds | None = None,
+        **options: Any,
     ) -> Preview:
         """Return the jobs that an action would be done to, of a filter or of ``ids``; nothing is changed.
 
         The verbs are ``resubmit``, ``cancel``, ``mark_failed``, ``assign``, ``release``, ``edit`` and ``delete``;
         ``options`` are those of the methods for one job. Without a status, ``resubmit`` means failed jobs.
+        ``unchanged_for`` narrows a filter to the jobs that neither began nor ended within that span.
 
         Raises:
             ConfigError: the action or an option is not usable, or there are too many ids.
         """
         action = Action.of(verb, **options)
         given = None if ids is None else [_storable_id(one) for one in ids]
-        if given is not None and (which is not None or len(given) > MOST_IDS):
+        if given is not None and (which is not None or unchanged_for is not None or len(given) > MOST_IDS):
             raise ConfigError(f"give a filter, or at most {MOST_IDS:,} ids")
         now = self.database.now()
-        return self._read("preview", lambda conn: operate.preview(conn, now, action, which, given))
+        since = None if unchanged_for is None else now.after(-check_span("unchanged_for", unchanged_for))
+        return self._read("preview", lambda conn: operate.preview(conn, now, action, which, given, since))
 
     def preview_rest(self, operation: int) -> Preview:
         """Return what is left of a bulk action that was cut off, within the bounds of its own preview.
@@ -109,7 +121,10 @@ class Operations(Door):
 
         Raises:
             IllegalTransition: there are not as many jobs as were ``expected``.
+            ReadOnly: the connection only looks, whatever there is to do.
         """
+        if self.read_only:
+            raise ReadOnly("begin_bulk needs a queue that was connected without read_only")
         if expected is not None and what.count != expected:
             raise IllegalTransition(f"{what.count:,} jobs match now, where {expected:,} were expected; look again")
         if what.so_far is not None:
@@ -132,17 +147,10 @@ class Operations(Door):
         )
 
     def delete_jobs(self, which: JobFilter | None = None, *, force: bool = False) -> int:
-        wanted = which or JobFilter()
-        cutoff = self._read("delete_jobs", jobs.last_id)
-        scope = {"filter": wanted.to_dict(), "cutoff": cutoff} | ({"force": True} if force else {})
-        work = partial(jobs.delete_page, which=wanted, cutoff=cutoff, force=force)
-        return self._deleting("delete_jobs", "delete", scope, work)
+        return self._to_the_end(self.preview("delete", which, force=force))
 
     def purge(self, older_than: Seconds, status: str = "done") -> int:
-        ended = JobStatus.parse(status)
-        before = self.database.now().after(-check_span("older_than", older_than))
-        work = partial(jobs.purge_page, before=before, status=ended)
-        return self._deleting("purge", "purge", {"status": str(ended), "before": before.isoformat()}, work)
+        return self._to_the_end(bulk.preview_purge(self, older_than, status))
 
     def retire(self) -> int:
         """Delete the done jobs that are older than the settings keep them; return how many.
@@ -274,7 +282,7 @@ class Operations(Door):
     def errors(self, which: JobFilter | None = None) -> tuple[list[ErrorGroup], bool]:
         """Return failures that look alike in groups, the largest first, and whether older ones were left out.
 
-        The newest 10,000 are looked at. Without a status, failed jobs are meant.
+        The newest ``MOST_FAILURES`` are looked at. Without a status, failed jobs are meant.
         """
         wanted = which or JobFilter()
         if not wanted.status and not wanted.crashed:
@@ -329,14 +337,8 @@ class Operations(Door):
         now = self.database.now()
         return self._write(action.verb, lambda conn: operate.act_on(conn, now, self.actor, job_id, action), job=job_id)
 
-    def _deleting(self, verb: str, action: str, scope: dict[str, Any], work: Any) -> int:
-        now = self.database.now()
-        operation = self._write(verb, lambda conn: audit.record(conn, now, self.actor, action, scope, {}, begins=True))
-        deleted = self._in_pages(verb, work)
-        end = self.database.now()
-        counts = {"changed": deleted}
-        self._write(verb, lambda conn: audit.go_on(conn, end, self.actor, operation, action, counts, over=True))
-        return deleted
+    def _to_the_end(self, what: Preview) -> int:
+        return [progress.changed for progress in bulk.carry_out(self, what)][-1]
 
     def _set_paused(self, queue: str, reason: str | None, *, paused: bool) -> None:
         codec.check_name("queue", queue)

@@ -1,8 +1,9 @@
 """What a person sees of batches and may do with them; every window calls these."""
 
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError, IllegalTransition, JobNotFound
 from .file import Batch
-from .names import BatchName, BatchStatus
+from .names import SIDECARS, BatchName, BatchStatus
 from .recovery import quarantine, queues
 from .spool import Damaged, Spool, translating
 
@@ -78,7 +79,7 @@ def show(
     if name.status is BatchStatus.LOADING:
         raise IllegalTransition(f"{name.text} is being filled; its items show once it is ready")
     with _sound(name):
-        batch = Batch(spool.path(name))
+        batch = _opened(spool.path(name))
         try:
             return list(batch.shown(first, limit))
         finally:
@@ -126,6 +127,50 @@ def put_aside(root: str | os.PathLike[str], queue: str, which: str) -> str:
         return quarantine(spool, name, "a person asked for it")
 
 
+def to_delete(root: str | os.PathLike[str], queue: str, which: str) -> BatchInfo:
+    """Return what ``delete`` would take away.
+
+    Raises:
+        BatchNotFound: there is no such batch.
+        IllegalTransition: it is neither ready nor put aside.
+    """
+    spool, name = _deletable(root, queue, which)
+    found = _look(spool, name)
+    if found is None:
+        raise _not_found(queue, which)
+    return found
+
+
+def delete(root: str | os.PathLike[str], queue: str, which: str) -> str:
+    """Delete a batch that is ready or was put aside, with every item in it, and return its file's name.
+
+    Raises:
+        BatchNotFound: there is no such batch.
+        IllegalTransition: it is neither, or somebody is at work on it.
+    """
+    spool, name = _deletable(root, queue, which)
+    with ExitStack() as held, translating(spool.folder):
+        with suppress(Damaged):  # then what stands there is no batch, and nobody can be at work on it
+            held.enter_context(_owning(spool, name))
+        path = Path(spool.path(name))
+        if path.is_dir() and not path.is_symlink():
+            raise IllegalTransition(f"{name.text} is a folder; look into it, and remove it yourself")
+        for end in ("", *SIDECARS):
+            Path(f"{path}{end}").unlink(missing_ok=True)
+        spool.sync()
+    return name.text
+
+
+def _deletable(root: str | os.PathLike[str], queue: str, which: str) -> tuple[Spool, BatchName]:
+    spool, name = _find(root, queue, which)
+    if name.status not in (BatchStatus.READY, BatchStatus.INVALID):
+        raise IllegalTransition(
+            f"{name.text} is {name.status}; 'delete' is for ready and invalid batches, and 'recover' makes ready what "
+            "the dead left"
+        )
+    return spool, name
+
+
 def _look(spool: Spool, name: BatchName) -> BatchInfo | None:
     path = Path(spool.path(name))
     items = consumed = damage = None
@@ -135,7 +180,7 @@ def _look(spool: Spool, name: BatchName) -> BatchInfo | None:
         return None
     if name.status is not BatchStatus.LOADING:
         try:
-            batch = Batch(str(path))
+            batch = _opened(str(path))
             items, consumed = batch.items, batch.progress
             batch.close()
         except Damaged as found:
@@ -148,18 +193,41 @@ def _look(spool: Spool, name: BatchName) -> BatchInfo | None:
     )  # fmt: skip
 
 
+def _opened(path: str) -> Batch:
+    """Open a batch to look into it. A named pipe, which anybody may call so, would wait for its other end."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise Damaged("not a plain file")
+    return Batch(path)
+
+
 def _find(root: str | os.PathLike[str], queue: str, which: str) -> tuple[Spool, BatchName]:
     if (Path(root) / queue).is_dir():
         spool = Spool(root, queue)
         for name in spool.names():
             if which in (name.text, name.id):
                 return spool, name
-    raise BatchNotFound(f"{which!r:.120} in queue {queue!r:.80}")
+    raise _not_found(queue, which)
+
+
+def _not_found(queue: str, which: str) -> BatchNotFound:
+    return BatchNotFound(f"{which!r:.120} in queue {queue!r:.80}")
 
 
 @contextmanager
 def _owned(spool: Spool, name: BatchName) -> Iterator[int]:
-    with translating(spool.folder), _sound(name):
+    with _sound(name), _owning(spool, name) as handle:
+        yield handle
+
+
+@contextmanager
+def _owning(spool: Spool, name: BatchName) -> Iterator[int]:
+    """Own a batch.
+
+    Raises:
+        Damaged: there is something under the name that can be no batch.
+        IllegalTransition: a process is at work on it.
+    """
+    with translating(spool.folder):
         handle = spool.own(name)
     if handle is None:
         raise IllegalTransition(f"a process is at work on {name.text}")

@@ -22,11 +22,14 @@ SIDECARS = ("-journal", "-wal", "-shm")
 LATEST = 10**19 - 1
 """Where the stamp's 19 digits end."""
 
-_OWN = re.compile(r"(loading|ready|unload|invalid)_(\d{19})_([0-9a-f-]{8,36}(?:\.\d+)?)(?:_([A-Za-z0-9.-]{1,64}))?\.db")
+_OWN = re.compile(
+    r"(loading|ready|unload|invalid)_(\d{19})_([0-9a-f-]{8,36}(?:\.\d+)?)(?:_([A-Za-z0-9.-]{1,64}))?\.db", re.ASCII
+)
 # What turbo-queue wrote in its several versions: seconds, a uuid, and the owner before, behind or after it all.
 _OLD = re.compile(
     r"(load|loading|ready|avail|unload|chosen|assigned|invalid_file)_(?:(\d{1,9})_)?(\d{9,12})_([0-9a-f-]{8,36})"
-    r"(?:_recovered)?(?:\.db)(?:_(\d{1,9}))?(?:_temp_hold)?"
+    r"(?:_recovered)?(?:\.db)(?:_(\d{1,9}))?(?:_temp_hold)?",
+    re.ASCII,
 )
 _OLD_WORDS = {
     "load": "loading", "avail": "ready", "chosen": "unload", "assigned": "unload", "invalid_file": "invalid",

@@ -148,15 +148,6 @@ def delete_ids(connection: Connection, ids: Sequence[int], *where: Condition) ->
     return len(gone)
 
 
-def delete_page(connection: Connection, *, which: JobFilter, cutoff: int, force: bool, size: int) -> int:
-    """Delete one page of matching jobs up to the cut-off id; running ones only by force."""
-    where = [jobs.c.id <= cutoff, *conditions(which)]
-    if not force:
-        where.append(jobs.c.status != JobStatus.PROCESSING.value)
-    ids = connection.execute(select(jobs.c.id).where(*where).order_by(jobs.c.id).limit(size)).scalars().all()
-    return delete_ids(connection, ids, *where)
-
-
 def purge_page(connection: Connection, *, before: datetime, status: JobStatus, size: int) -> int:
     """Delete one page of jobs that ended with ``status`` before a time."""
     if status not in TERMINAL:

@@ -1,15 +1,14 @@
 """persistq batches: what a person sees of batch files and may do with them."""
 
 import json
-from pathlib import Path
+import os
 
 import pytest
 from support.batches import drain, fill, names, only
 from support.cli import invoke, ok
 
-from persistq.batch import BatchReader, BatchWriter
-
-SPOOL = Path("spool")
+from persistq.batch import BatchName, BatchReader, BatchWriter
+from persistq.batch.spool import Spool
 
 
 @pytest.fixture
@@ -99,3 +98,88 @@ def test_what_is_at_work_or_damaged_is_not_replayed(spool):
         result = invoke("batches", command, aside)
         assert result.exit_code == 4
         assert "damaged" in result.stderr
+
+
+@pytest.fixture
+def three(spool):
+    """Files of three batches: ready and whole, half consumed, put aside as damaged."""
+    fill(spool, range(12), "default", max_items=4, block_items=2)
+    with BatchReader(spool, "default") as reader:
+        assert [reader.get() for _ in range(3)] == [0, 1, 2]
+    half, whole, third = names(spool, queue="default")
+    aside = third.replace("ready", "invalid")
+    (spool / "default" / third).write_bytes(b"junk")
+    (spool / "default" / third).rename(spool / "default" / aside)
+    (spool / "default" / f"{aside}-journal").write_bytes(b"junk")
+    return [whole, half, aside]
+
+
+def test_what_is_deleted_is_shown_asked_about_and_written_down(spool, three):
+    whole, half, aside = three
+    shown = json.loads(ok("batches", "delete", *three, "--dry-run", "--json"))
+    assert [(row["file"], row["items"], row["consumed"]) for row in shown] == [
+        (whole, 4, 0), (half, 4, 3), (aside, None, None),
+    ]  # fmt: skip
+    held = invoke("batches", "delete", *three, stdin="n\n")
+    assert (held.exit_code, held.stdout) == (1, "")
+    assert f"{half}: 1 of 4 items not consumed" in held.stderr
+    assert f"{aside}: damaged, 4 bytes" in held.stderr
+    assert "Delete 3 batches of queue default" in held.stderr
+    assert invoke("--no-input", "batches", "delete", half).exit_code == 2
+    assert invoke("--read-only", "batches", "delete", half, "--yes").exit_code == 4
+    assert len(names(spool, queue="default")) == 4
+    assert json.loads(ok("audit", "list", "--json")) == []
+
+    gone = json.loads(ok("batches", "delete", half, aside, "--reason", "a test's", "--yes", "--json"))
+    assert [row["file"] for row in gone] == [half, aside]
+    assert names(spool, queue="default") == [whole]
+    last, first = json.loads(ok("audit", "list", "--json"))
+    assert (first["action"], first["via"], first["reason"]) == ("batch_delete", "cli", "a test's")
+    assert first["scope"] == {"queue": "default", "file": half, "items": 4, "consumed": 3}
+    assert last["scope"]["file"] == aside
+    assert drain(spool, "default") == [4, 5, 6, 7]
+
+
+def test_what_is_at_work_is_not_deleted_and_does_not_keep_the_others(spool, three):
+    whole = three[0]
+    with BatchReader(spool, "default") as reader, BatchWriter(spool, "default") as writer:
+        reader.get()
+        writer.add("y")
+        writer.flush()
+        (held,), (loading,) = (names(spool, word, "default") for word in ("unload_", "loading_"))
+        for busy in (held, loading):
+            result = invoke("batches", "delete", busy, "--yes")
+            assert (result.exit_code, result.stdout) == (4, "")
+            assert "'recover'" in result.stderr
+        assert invoke("batches", "delete", "nothing", "--yes").exit_code == 3
+        result = invoke("batches", "delete", held, whole, "nothing", "--yes")
+        assert result.exit_code == 6
+        assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [whole]
+        assert len(result.stderr.splitlines()) == 2
+        assert names(spool, "ready_", "default") == []
+    name = BatchName.parse(only(spool, "ready_", "default").name)
+    handle = Spool(spool, "default").own(name)  # as a reader does before it renames
+    result = invoke("batches", "delete", name.text, "--yes")
+    assert (result.exit_code, "a process is at work" in result.stderr) == (4, True)
+    os.close(handle)
+    assert drain(spool, "default") == ["y"]
+
+
+def test_only_what_has_the_name_is_deleted_wherever_it_points(spool, tmp_path):
+    victim, folder = tmp_path / "victim", spool / "default"
+    victim.write_text("precious")
+    folder.mkdir(parents=True, mode=0o700)
+    hostile = [f"invalid_170000000000000000{n}_0000000{n}.db" for n in range(4)]
+    (folder / hostile[0]).symlink_to(victim)
+    (folder / hostile[1]).hardlink_to(victim)
+    os.mkfifo(folder / hostile[2])
+    (folder / hostile[3]).mkdir()
+    damage = {row["file"]: row["damage"] for row in json.loads(ok("batches", "list", "--json"))}
+    assert [damage[name] for name in hostile] == ["not a plain file", damage[hostile[1]], *["not a plain file"] * 2]
+    for name in hostile[:3]:
+        assert invoke("batches", "show", name).exit_code == 4
+        ok("batches", "delete", name, "--yes")
+    assert invoke("batches", "delete", hostile[3], "--yes").exit_code == 4
+    assert invoke("batches", "delete", "../../victim", "--yes").exit_code == 3
+    assert names(spool, queue="default") == [hostile[3]]
+    assert victim.read_text() == "precious"

@@ -1,20 +1,27 @@
 """Exit codes: 0 ok, 1 failed or aborted, 2 usage, 3 not found, 4 wrong state, 5 database, 6 partly done, 130 Ctrl-C."""
 
+import json
 import os
 import re
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from process.yard import LOCKER, eventually
 from support.cli import COMMAND, environment, invoke, run
+from support.databases import SQLite
+from typer.testing import Result
 
 import persistq
+from apps.every_command import TABLE, Cell, Row, World, commands, forms, make_world, takes
 
 UNKNOWN = "4711"
+COMMANDS = dict(commands())
 
+# What every command answers in each situation stands in every_command.py; these are other ways to ask.
 CODES: dict[str, tuple[str, int]] = {
     "an empty list is fine": ("list-jobs --queue nobody", 0),
     "text filters together": ("list-jobs --status failed --queue q --task t --consumer c --item i --error e", 0),
@@ -23,45 +30,20 @@ CODES: dict[str, tuple[str, int]] = {
     "a state of another vocabulary": ("list-jobs --state manual_intervention", 0),
     "crashed is a filter": ("list-jobs --status crashed", 0),
     "a date as time": ("list-jobs --since 2024-02-29 --until 2024-03-01T00:00:00+01:00", 0),
-    "show": ("show-job {done}", 0),
-    "enqueue": ("enqueue item", 0),
-    "cancel": ("cancel {pending}", 0),
-    "resubmit": ("resubmit {failed}", 0),
+    "cancel all": ("cancel --all --yes", 0),
+    "assign all": ("assign-job --all --to somebody --yes", 0),
+    "mark failed what runs": ("mark-failed {processing}", 0),
     "resubmit a cancelled job": ("resubmit {cancelled}", 0),
     "resubmit a done job by force": ("resubmit {done} --force", 0),
-    "mark failed": ("mark-failed {processing}", 0),
-    "assign": ("assign-job {pending} somebody", 0),
-    "explain": ("explain {pending}", 0),
-    "release": ("release {processing}", 0),
-    "edit a waiting job": ("edit-job {pending} --priority 3 --run-at now", 0),
-    "delete one": ("delete-job {done} --yes", 0),
-    "cancel all": ("cancel --all --yes", 0),
     "cancel all that match nothing": ("cancel --all --queue nobody", 0),
     "resubmit all by error": ("resubmit --all --error broken --yes --expect 1", 0),
-    "assign all": ("assign-job --all --to somebody --yes", 0),
     "a dry run": ("mark-failed --all --dry-run", 0),
     "a dry run of ids": ("resubmit {failed} --dry-run", 0),
-    "errors": ("errors", 0),
     "errors of none": ("errors --queue nobody", 0),
-    "queues list": ("queues list", 0),
-    "queues show": ("queues show default", 0),
-    "queues pause": ("queues pause default", 0),
-    "queues resume": ("queues resume default", 0),
     "queues drain of what runs not": ("queues drain nobody", 0),
-    "consumers list": ("consumers list", 0),
-    "consumers prune": ("consumers prune --yes", 0),
     "audit list": ("audit list --since 1h --actor nobody --action cancel", 0),
     "fields of choice": ("--fields id,item list-jobs", 0),
-    "stats": ("stats", 0),
     "stats of a day": ("stats --within 24h --queue default", 0),
-    "purge": ("purge --older-than 7d --yes", 0),
-    "delete records": ("delete-db-jobs --yes", 0),
-    "delete files": ("delete-job-files --directory . --yes", 0),
-    "monitor": ("monitor-activity --interval 0.1 --count 1", 0),
-    "config": ("config show", 0),
-    "db init": ("db init", 0),
-    "db upgrade": ("db upgrade", 0),
-    "db check": ("db check", 0),
     "version": ("--version", 0),
     "help": ("--help", 0),
     "no command": ("", 2),
@@ -93,42 +75,88 @@ CODES: dict[str, tuple[str, int]] = {
     "no directory": ("delete-job-files --yes", 2),
     "a database that nobody supports": ("--db oracle://host/name list-jobs", 2),
     "a database in memory": ("--db :memory: list-jobs", 2),
-    "show an unknown id": (f"show-job {UNKNOWN}", 3),
-    "explain an unknown id": (f"explain {UNKNOWN}", 3),
-    "release an unknown id": (f"release {UNKNOWN}", 3),
-    "edit an unknown id": (f"edit-job {UNKNOWN} --priority 1", 3),
-    "delete an unknown id": (f"delete-job {UNKNOWN} --yes", 3),
-    "show an unknown queue": ("queues show nobody", 3),
-    "show an unknown consumer": ("consumers show nobody", 3),
-    "tell an unknown consumer": ("consumers quiet nobody", 3),
-    "stop an unknown consumer": ("consumers stop nobody", 3),
-    "show an unknown entry": ("audit show 4711", 3),
-    "go on with an unknown entry": ("audit resume 4711 --yes", 3),
     "show a negative id": ("show-job -- -1", 3),
-    "cancel an unknown id": (f"cancel {UNKNOWN}", 3),
     "cancel unknown ids": (f"cancel {UNKNOWN} 4712", 3),
-    "resubmit an unknown id": (f"resubmit {UNKNOWN}", 3),
-    "fail an unknown id": (f"mark-failed {UNKNOWN}", 3),
-    "assign an unknown id": (f"assign-job {UNKNOWN} somebody", 3),
     "show an id of twenty digits": ("show-job 99999999999999999999", 3),
     "cancel an id of twenty digits": ("cancel 99999999999999999999", 3),
-    "cancel what is done": ("cancel {done}", 4),
     "cancel twice": ("cancel {cancelled}", 4),
-    "resubmit what waits": ("resubmit {pending}", 4),
     "resubmit what runs": ("resubmit {processing}", 4),
     "resubmit what is done": ("resubmit {done}", 4),
-    "fail what is done": ("mark-failed {done}", 4),
     "fail what has failed": ("mark-failed {failed}", 4),
-    "assign what is done": ("assign-job {done} somebody", 4),
-    "release what waits": ("release {pending}", 4),
-    "edit what runs": ("edit-job {processing} --priority 1", 4),
-    "delete what runs": ("delete-job {processing} --yes", 4),
     "another number than expected": ("cancel --all --expect 7 --yes", 4),
-    "purge what is not over": ("purge --older-than 1d --status pending --yes", 4),
     "one of two is unknown": (f"cancel {{pending}} {UNKNOWN}", 6),
     "one of two is over": ("cancel {done} {pending}", 6),
     "refused for two reasons": (f"cancel {{done}} {UNKNOWN}", 6),
 }  # fmt: skip
+
+
+def test_every_command_has_a_row_in_the_table() -> None:
+    assert sorted(name for name, _ in commands()) == sorted(TABLE)
+    for name, row in TABLE.items():
+        for asked in forms(row):
+            assert f" {asked} ".startswith((f" {name} ", " --db ")), asked
+            assert f" {name} " in f" {asked} "
+
+
+@pytest.fixture
+def world(
+    q: persistq.PersistentQSQLAlchemy,
+    one_of_each: dict[str, int],
+    databases: SQLite,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
+    """Jobs, files and consumers in every state; programs that would take this process's place end at once."""
+    return make_world(q, one_of_each, databases, tmp_path_factory.mktemp("empty"), monkeypatch)
+
+
+UNREACHABLE = "nowhere/queue.db"
+
+
+def ask(world: World, cell: Cell | None, *options: str) -> Result | None:
+    """Return what comes of it; None where there is nothing to ask."""
+    return invoke(*options, *cell.format(**world.things).split()) if isinstance(cell, str) else None
+
+
+def refusals(world: World, row: Row) -> Iterator[tuple[str, int, Result | None]]:
+    """Ask for what will be refused; yield each situation with the code that stands for it."""
+    yield "unknown", 3, ask(world, row.unknown)
+    yield "wrong state", 4, ask(world, row.wrong)
+    yield "unreachable", 5, ask(world, row.unreachable or row.ok, "--db", "nowhere/queue.db")
+    if row.writes:
+        yield "read-only", 4, ask(world, row.read_only or row.ok, "--read-only")
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_each_command_in_each_situation(name: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, has_json = TABLE[name], takes(COMMANDS[name], "--json")
+    form = ["--json"] if has_json else []
+    with world.prepare(name):
+        before = world.state()
+        for situation, code, result in refusals(world, row):
+            if result is not None:
+                seen = (result.exit_code, result.stdout, result.stderr.count("\n"))
+                assert seen == (code, "", 1), f"{situation}: {result.output}"
+                assert result.stderr.startswith("persistq: ")
+        assert world.state() == before, "a refusal changes nothing"
+        done = ask(world, row.ok, *form)
+        if not row.writes:
+            (world.folder / "copy.db").unlink(missing_ok=True)
+            soundly(ask(world, row.read_only or row.ok, "--read-only"))
+            assert world.state() == before, "to look changes nothing"
+        monkeypatch.chdir(world.empty)
+        nothing = ask(world, row.empty, *form)
+    for result in (done, nothing):
+        if soundly(result) and has_json:
+            json.loads(result.stdout)  # type: ignore[union-attr]
+    if done is not None and not has_json:
+        assert re.fullmatch(row.out, done.stdout), done.output
+
+
+def soundly(result: Result | None) -> bool:
+    """Return whether there was anything to ask; it has to have succeeded."""
+    assert result is None or (result.exit_code == 0 and "Traceback" not in result.stderr), result.output
+    return result is not None
 
 
 @pytest.mark.parametrize(("command", "code"), CODES.values(), ids=CODES.keys())

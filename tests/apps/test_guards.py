@@ -1,5 +1,6 @@
 """What keeps a person from harm: the read-only window, prompts, and what may not be asked."""
 
+import io
 import os
 import subprocess
 from pathlib import Path
@@ -7,83 +8,29 @@ from pathlib import Path
 import pytest
 from persistq.admin.admin import app
 from support.cli import invoke, run
-from typer.main import get_command
+from support.databases import SQLite
 
 import persistq
+from apps.every_command import World, commands, make_world, takes
 
+# What each command does in a read-only window is a column of every_command.py; these are other ways to ask.
 WRITING = {
-    "enqueue": "enqueue item",
     "enqueue from stdin": "enqueue -",
-    "cancel": "cancel {pending}",
-    "resubmit": "resubmit {failed}",
     "resubmit by force": "resubmit {done} --force",
-    "mark-failed": "mark-failed {pending}",
-    "assign-job": "assign-job {pending} somebody",
-    "release": "release {processing}",
-    "edit-job": "edit-job {pending} --priority 1",
-    "delete-job": "delete-job {done} --yes",
     "cancel all": "cancel --all --yes",
     "resubmit all": "resubmit --all --yes",
-    "queues pause": "queues pause default",
-    "queues resume": "queues resume default",
-    "queues drain": "queues drain default --timeout 0",
-    "consumers quiet": "consumers quiet worker",
-    "consumers resume": "consumers resume worker",
-    "consumers stop": "consumers stop worker",
-    "consumers prune": "consumers prune --yes",
-    "audit resume": "audit resume 1",
-    "workers add": "workers add",
-    "workers stop": "workers stop consumer_00",
-    "restore": "restore copy.db --yes",
-    "db vacuum": "db vacuum",
-    "db import": "db import jobs.jsonl",
-    "purge": "purge --older-than 0 --yes",
-    "delete-db-jobs": "delete-db-jobs --yes",
     "delete-db-jobs by force": "delete-db-jobs --force --yes",
-    "delete-job-files": "delete-job-files --directory . --yes",
-    "db init": "db init",
-    "db upgrade": "db upgrade",
-    "up": "up",
-    "consumer": "consumer --drain --queue nobody",
-    "producer": "producer --count 1 --interval 0",
+    "db check with its remedy": "db check --fix",
+    "batches delete in another spool": "batches delete x --spool elsewhere --yes",
 }
 READING = {
-    "list-jobs": "list-jobs",
-    "show-job": "show-job {pending}",
-    "explain": "explain {pending}",
-    "stats": "stats",
-    "errors": "errors",
-    "queues list": "queues list",
-    "queues show": "queues show default",
-    "consumers list": "consumers list",
-    "consumers show": "consumers show nobody",
-    "audit list": "audit list",
-    "audit show": "audit show 4711",
-    "workers status": "workers status",
-    "db history": "db history",
-    "backup": "backup copy.db",
-    "db info": "db info",
-    "db export": "db export",
     "cancel in a dry run": "cancel --all --dry-run",
     "edit-job in a dry run": "edit-job {pending} --priority 1 --dry-run",
-    "monitor-activity": "monitor-activity --count 1",
-    "doctor": "doctor",
-    "config show": "config show",
-    "db check": "db check",
+    "delete-job in a dry run": "delete-job {done} --dry-run",
     "delete-db-jobs in a dry run": "delete-db-jobs --dry-run",
     "delete-job-files in a dry run": "delete-job-files --directory . --dry-run",
+    "batches delete in a dry run": "batches delete x --dry-run",
 }
-
-
-ELSEWHERE = {"batches", "ops", "shards", "tui"}
-"""Commands that have tables of their own beside their other tests."""
-
-
-def test_every_command_is_in_one_of_the_two_tables() -> None:
-    commands = {name: one for name, one in get_command(app).commands.items() if name not in ELSEWHERE}  # type: ignore[attr-defined]
-    names = {f"{name} {sub}".strip() for name, one in commands.items() for sub in getattr(one, "commands", [""])}
-    tried = {*WRITING.values(), *READING.values()}
-    assert {name for name in names if not any(f"{words} ".startswith(f"{name} ") for words in tried)} == set()
 
 
 @pytest.mark.parametrize("command", WRITING.values(), ids=WRITING.keys())
@@ -120,11 +67,21 @@ def test_a_read_only_window_shows_everything(
 
 
 ASKING = {
+    "cancel": "cancel --all --status pending",
+    "resubmit": "resubmit --all",
+    "mark-failed": "mark-failed --all",
+    "assign-job": "assign-job --all --to a",
+    "release": "release --all",
+    "edit-job": "edit-job --all --priority 1",
+    "delete-job": "delete-job {done}",
     "purge": "purge --older-than 0",
-    "cancel --all": "cancel --all --status pending",
-    "delete-job": "delete-job 1",
     "delete-db-jobs": "delete-db-jobs",
     "delete-job-files": "delete-job-files --directory .",
+    "restore": "restore kept.db --force",
+    "consumers prune": "consumers prune --older-than 0",
+    "audit resume": "audit resume {begun}",
+    "batches delete": "batches delete {ready}",
+    "shards release": "shards release Mail/7",
 }
 ANSWERS = {
     "y": ("y\n", 0),
@@ -140,51 +97,59 @@ ANSWERS = {
 
 
 @pytest.fixture
-def done_file(tmp_path: Path, one_of_each: dict[str, int]) -> Path:
-    """The file of the done job."""
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "done").touch()
-    return tmp_path / "jobs" / "done"
+def world(
+    q: persistq.PersistentQSQLAlchemy,
+    one_of_each: dict[str, int],
+    databases: SQLite,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
+    """Jobs, files and consumers in every state."""
+    return make_world(q, one_of_each, databases, tmp_path_factory.mktemp("empty"), monkeypatch)
+
+
+def test_every_command_that_can_go_ahead_without_asking_is_in_the_table() -> None:
+    assert sorted(ASKING) == sorted(name for name, command in commands() if takes(command, "--yes"))
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_what_a_person_may_regret_is_asked_about_first(
+    name: str, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with world.prepare(name):
+        before = world.state(), world.q.audit()
+        words = ASKING[name].format(**world.things).split()
+        for answer in ("n\n", ""):
+            held = invoke(*words, stdin=answer)
+            assert (held.exit_code, "[y/N]" in held.stdout) == (1, False)
+            assert "[y/N]" in held.stderr
+            assert "--yes" in held.stderr
+        assert "[y/N]:persistq" not in held.stderr.replace(" ", ""), "a message has a line of its own"
+        held = invoke("--no-input", *words, stdin="y\n")
+        assert (held.exit_code, held.stdout) == (2, "")
+        assert "--yes" in held.stderr
+        assert (world.state(), world.q.audit()) == before
+
+        # Not by CliRunner, which echoes what is typed into stdout.
+        monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+        with pytest.raises(SystemExit) as ended:
+            app(words, prog_name="persistq")
+        shown = capsys.readouterr()
+        assert (ended.value.code or 0) == 0, shown.err
+        assert "[y/N]" in shown.err
+        assert "[y/N]" not in shown.out
+        assert shown.out == shown.out.lstrip(" "), "the question leaves no trace in the data"
+        assert (world.state(), world.q.audit()) != before
 
 
 @pytest.mark.parametrize(("answer", "code"), ANSWERS.values(), ids=ANSWERS.keys())
-@pytest.mark.parametrize("command", ASKING.values(), ids=ASKING.keys())
-def test_what_deletes_asks_first(
-    q: persistq.PersistentQSQLAlchemy, done_file: Path, command: str, answer: str, code: int
-) -> None:
-    before = _everything(q)
-    result = invoke(*command.split(), stdin=answer)
-    assert result.exit_code == code
-    assert "[y/N]" in result.stderr
-    assert "[y/N]" not in result.stdout
-    changed = _everything(q) != before or not done_file.exists()
-    assert changed == (code == 0)
-    if code:
-        assert "--yes" in result.stderr
+def test_only_a_yes_is_a_yes(one_of_each: dict[str, int], answer: str, code: int) -> None:
+    assert invoke("delete-db-jobs", stdin=answer).exit_code == code
 
 
-@pytest.mark.parametrize("command", ASKING.values(), ids=ASKING.keys())
-def test_no_input_needs_yes(q: persistq.PersistentQSQLAlchemy, done_file: Path, command: str) -> None:
-    before = _everything(q)
-    result = invoke("--no-input", *command.split(), stdin="y\n")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "--yes" in result.stderr
-    assert _everything(q) == before
-    assert done_file.exists()
-    assert invoke("--no-input", *command.split(), "--yes").exit_code == 0
-
-
-@pytest.mark.parametrize("command", ASKING.values(), ids=ASKING.keys())
-def test_a_message_does_not_stand_on_the_prompts_line(done_file: Path, command: str) -> None:
-    assert "[y/N]:persistq" not in invoke(*command.split(), stdin="").stderr.replace(" ", "")
-
-
-@pytest.mark.parametrize("command", ASKING.values(), ids=ASKING.keys())
-def test_a_prompt_leaves_no_trace_in_the_data(done_file: Path, command: str) -> None:
-    """CliRunner echoes what is typed, so this needs a process of its own."""
-    done = run(*command.split(), stdin=b"y\n")
-    assert done.returncode == 0
-    assert done.stdout == done.stdout.lstrip(b" ")
+def test_a_prompt_leaves_no_trace_in_the_data_of_a_process(one_of_each: dict[str, int]) -> None:
+    done = run("delete-db-jobs", stdin=b"y\n")
+    assert (done.returncode, done.stdout) == (0, b"4\n")
 
 
 def test_delete_db_jobs_says_how_many_and_where(one_of_each: dict[str, int]) -> None:

@@ -103,10 +103,10 @@ def test_bulk_deletions_leave_one_entry_each(queue: Queue, clock: FakeClock) -> 
     assert queue.purge(5) == 1
     assert queue.delete_jobs(JobFilter.of("failed")) == 3
     deletion, purge = queue.audit()
-    assert (deletion.action, deletion.scope["filter"], deletion.counts) == (
-        "delete", {"status": ["failed"]}, {"changed": 3},
-    )  # fmt: skip
-    assert (purge.action, purge.counts, purge.scope["status"]) == ("purge", {"changed": 1}, "done")
+    assert (deletion.action, deletion.reason, deletion.scope["filter"]) == ("delete", None, {"status": ["failed"]})
+    assert deletion.counts == {"matched": 3, "changed": 3, "refused": 0}
+    assert (purge.action, purge.reason, purge.scope["filter"]) == ("delete", "purge", {"status": ["done"]})
+    assert purge.counts == {"matched": 1, "changed": 1, "refused": 0}
     assert deletion.finished_at and purge.finished_at
 
 

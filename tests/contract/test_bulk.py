@@ -9,7 +9,7 @@ from support.jobs import OTHER, WORKER, MakeQueue, Queue, claim, job_in
 
 from persistq import ConfigError, IllegalTransition, JobFilter, JobNotFound, PayloadError
 from persistq.actions import Preview, Progress
-from persistq.bulk import carry_out
+from persistq.bulk import carry_out, preview_purge
 
 
 def fail_all(q: Queue, number: int, error: str = "TimeoutError: late", queue: str = "default") -> list[int]:
@@ -188,6 +188,88 @@ def test_one_that_was_cut_off_is_finished_within_its_own_bounds(
         second.preview_rest(began.operation)
 
 
+class Killed(BaseException):
+    """Stands for the death of the process."""
+
+
+@pytest.fixture
+def cut_off(make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    """A queue whose bulk actions take two jobs at a time, and die of the second chunk."""
+    q = make_queue(actor="cli:alice@x")
+    advance, chunks = q.advance_bulk, []
+
+    def two(what: Preview, so_far: Progress, *, size: int) -> Progress:
+        if chunks:
+            raise Killed
+        chunks.append(size)
+        return advance(what, so_far, size=2)
+
+    monkeypatch.setattr(q, "advance_bulk", two)
+    return q
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["by its number", "by the same call again"])
+@pytest.mark.parametrize("what", ["delete_jobs", "purge"])
+def test_a_deletion_that_was_cut_off_is_finished(
+    cut_off: Queue, make_queue: MakeQueue, clock: FakeClock, what: str, again: bool
+) -> None:
+    old = fail_all(cut_off, 5)
+    clock.advance(100)
+
+    def delete(q: Queue) -> int:
+        return q.purge(50, "failed") if what == "purge" else q.delete_jobs(JobFilter.of("failed"))
+
+    with pytest.raises(Killed):
+        delete(cut_off)
+    clock.advance(10)
+    (young,) = fail_all(cut_off, 1)
+    second = make_queue()
+    (entry,) = second.audit()
+    assert (entry.finished_at, entry.counts) == (None, {"matched": 5, "changed": 2, "refused": 0})
+    assert [job.id for job in second.list_jobs()] == [*old[2:], young]
+    if again and what == "delete_jobs":
+        assert delete(second) == 4  # the young one as well: it is there now
+        assert second.list_jobs() == []
+    elif again:
+        assert delete(second) == 3
+        assert [job.id for job in second.list_jobs()] == [young]
+    else:
+        assert last(second, second.preview_rest(entry.id)).changed == 5
+        assert [job.id for job in second.list_jobs()] == [young]
+        (entry,) = second.audit()
+        assert entry.finished_at == clock.now()
+    assert second.tally_drift() == {}
+
+
+def test_a_purge_leaves_what_was_resubmitted_meanwhile_even_if_it_is_over_again(queue: Queue, clock: FakeClock) -> None:
+    first, again, waits = fail_all(queue, 3)
+    clock.advance(100)
+    what = preview_purge(queue, 50, "failed")
+    assert (what.count, queue.counts()["failed"]) == (3, 3)
+    queue.resubmit(again)
+    queue.fail(claim(queue), "once more", permanent=True)
+    queue.resubmit(waits)
+    result = last(queue, what)
+    assert (result.changed_ids, [one.id for one in result.refusals]) == ((first,), [again, waits])
+    assert {job.id: job.status for job in queue.list_jobs()} == {again: "failed", waits: "pending"}
+
+
+def test_jobs_that_did_not_change_for_long_can_be_meant_by_any_action(queue: Queue, clock: FakeClock) -> None:
+    waits = queue.enqueue("waits", priority=-1)
+    old = fail_all(queue, 1)
+    clock.advance(60)
+    runs = job_in(queue, "processing").id
+    fail_all(queue, 1)
+    assert queue.preview("cancel", unchanged_for=30).ids == (waits,)
+    assert queue.preview("resubmit", unchanged_for=30).ids == tuple(old)
+    assert queue.preview("resubmit", unchanged_for=60).ids == ()
+    assert queue.preview("release", unchanged_for=0).ids == ()
+    clock.advance(1)
+    assert queue.preview("release", unchanged_for=0).ids == (runs,)
+    with pytest.raises(ConfigError):
+        queue.preview("resubmit", unchanged_for=-1)
+
+
 def test_one_by_ids_that_was_cut_off_goes_on_too(queue: Queue) -> None:
     ids = fail_all(queue, 4)
     what = queue.preview("edit", ids=ids, priority=3)
@@ -230,6 +312,8 @@ def test_an_action_that_makes_no_sense_is_refused(queue: Queue, verb: str, optio
 def test_ids_and_a_filter_together_are_refused(queue: Queue) -> None:
     with pytest.raises(ConfigError, match="give a filter, or"):
         queue.preview("cancel", JobFilter(), ids=[1])
+    with pytest.raises(ConfigError, match="give a filter, or"):
+        queue.preview("cancel", ids=[1], unchanged_for=1)
 
 
 # One job: what the older methods did not do

@@ -1,6 +1,9 @@
 """explain: each case names its own blocker, in words that say what to do."""
 
+import re
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from support.clock import FakeClock
@@ -63,6 +66,21 @@ def test_a_consumer_it_is_assigned_to_that_serves_other_queues(queue: Queue) -> 
     appear(queue, queues=("mail",))
     queue.assign_job(queue.enqueue("x"), "worker")
     blocker(queue, 1, "queue_not_served", "reserved for consumer worker, which does not serve queue default")
+
+
+def test_a_consumer_it_is_assigned_to_that_was_told_to_be_quiet(queue: Queue) -> None:
+    appear(queue)
+    appear(queue, "other")
+    queue.assign_job(queue.enqueue("x"), "worker")
+    queue.tell_consumer("worker", "stop")
+    blocker(queue, 1, "consumers_quiet", "worker (0 of 2 running)", "persistq consumers resume worker")
+
+
+def test_a_consumer_it_is_assigned_to_that_has_not_its_task(queue: Queue) -> None:
+    appear(queue)
+    appear(queue, "other", tasks=("special",))
+    queue.assign_job(queue.enqueue("{}", task="special"), "worker")
+    blocker(queue, 1, "task_unknown", "has the task special", "--app MODULE")
 
 
 def test_no_consumer_at_all(queue: Queue) -> None:
@@ -178,6 +196,13 @@ def test_every_obstacle_is_told_the_first_one_first(queue: Queue) -> None:
     queue.pause("default")
     codes = [reason.code for reason in queue.explain(job_id).reasons]
     assert codes == ["queue_paused", "not_due", "assigned_consumer_gone"]
+
+
+def test_every_reason_has_its_case_here() -> None:
+    source = Path(sys.modules["persistq.explain"].__file__ or "").read_text(encoding="utf-8")
+    codes, cases = re.findall(r'code="(\w+)"', source), Path(__file__).read_text(encoding="utf-8")
+    assert codes
+    assert [code for code in codes if f'"{code}"' not in cases] == []
 
 
 def test_an_unknown_job(queue: Queue) -> None:
