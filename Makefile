@@ -39,7 +39,7 @@ docs: $(READY) ## Write the files that are made from the code
 bench: $(READY) ## Measure beside raw drivers and peers, e.g. ARGS="--only sqlite --quick"; by hand, docs/performance.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(READY) ## Kill consumers for ten minutes and count every job; by hand, figures in docs/
+soak: $(READY) ## Kill at random for ten minutes on each database and verify every job; by hand, docs/reliability.md
 	$(BIN)/python -m tests.soak $(ARGS)
 
 clean: ## Remove what the commands above made, but no queue and no job file

@@ -3,12 +3,12 @@
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from support.batch_children import strays
 from support.batches import drain, names
+from support.strace import CALLS, inject, points, touching
 
 from persistq import batch
 
@@ -62,9 +62,8 @@ def paths(folder: Path) -> list[str]:
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "spool" / "q").mkdir(parents=True, mode=0o700)
     (folder / "spool").chmod(0o700)
-    named = [word for path in paths(folder) for word in ("-P", path)]
     return subprocess.run(
-        ["strace", "-f", "-qq", "-y", "-o", "trace", *named, *options, sys.executable, "-c", DRIVER],
+        ["strace", "-f", "-qq", "-y", "-o", "trace", *touching(paths(folder)), *options, sys.executable, "-c", DRIVER],
         cwd=folder, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
@@ -99,31 +98,15 @@ def calls(tmp_path_factory):
     """The lines of one run that nobody disturbs."""
     folder = tmp_path_factory.mktemp("calm") / "0"
     folder.mkdir()
-    done = run(folder, "-e", "trace=%file,%desc")
+    done = run(folder, *CALLS)
     assert done.returncode == 0, done.stderr
     assert journal(folder) == (14, list(range(15)))
     assert names(folder / "spool") == []
     return (folder / "trace").read_text().splitlines()
 
 
-def points(calls: list[str], pattern: str) -> list[tuple[str, int, str]]:
-    """Return each call that changes something: its name, the how manieth of this name it is, and its line."""
-    counted: Counter[str] = Counter()
-    found = []
-    for line in calls:
-        name = line.split()[1].partition("(")[0]
-        counted[name] += 1
-        if re.fullmatch(pattern, name):
-            found.append((name, counted[name], line))
-    return found
-
-
-def inject(name: str, number: int, what: str) -> list[str]:
-    return ["-e", "trace=%file,%desc", "-e", f"inject={name}:{what}:when={number}"]
-
-
 def test_a_kill_at_each_system_call_recovers(tmp_path, calls, long):
-    every = points(calls, ".*") if long else points(calls, "openat|pwrite64|pwritev|unlink|rename|f(data)?sync|flock")
+    every = points(calls) if long else points(calls, "openat|pwrite64|pwritev|unlink|rename|f(data)?sync|flock")
     chosen = every if long else every[:: len(every) // 16]
     assert len({name for name, _, _ in chosen}) > 4
     killed = 0

@@ -1,0 +1,86 @@
+"""The verifier catches bugs sown into a real queue, and finds none in the queue as it is, whatever is killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+from proof import bugs, day, verifier
+from proof.bugs import BUGS
+from proof.figures import figures
+from proof.reading import World, read
+from support.databases import Databases, every_kind
+
+TESTS = Path(__file__).parents[1]
+KILLS = 100
+"""On each of three databases."""
+
+
+@pytest.fixture
+def live(tmp_path: Path, every_database: Databases):
+    """Live through a day in a process of its own, with a bug or without, and return what it left behind."""
+    target = every_database["sqlite"].apart()
+
+    def live(bug: str | None = None) -> World:
+        child = os.fork()
+        if not child:
+            signal.alarm(100)  # a bug may as well hang
+            _live(tmp_path, target, bug)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert bug or code == 0, "the day was cut short"
+        return read(tmp_path)
+
+    return live
+
+
+def _live(folder: Path, target: str, bug: str | None) -> None:
+    try:
+        gap = day.Gap()
+        if bug:
+            bugs.sow(bug, gap)
+        os._exit(day.live(folder, target, gap))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(99)
+
+
+def test_a_day_of_the_queue_as_it_is_keeps_every_invariant(live):
+    world = live()
+    assert verifier.report(verifier.violations(world)) == ""
+    found = figures(world)
+    # It would prove nothing if nothing had happened in it.
+    assert (found["kills"], found["outcomes unknown"], found["stale leases refused"]) == (5, 1, 6)
+    assert found["duplicates"] >= 5
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_each_bug_is_caught_by_the_invariant_that_names_it(live, bug):
+    invariant, _ = BUGS[bug]
+    found = verifier.violations(live(bug))
+    assert invariant in {violation.invariant for violation in found}, verifier.report(found)
+
+
+def test_every_invariant_of_jobs_has_its_bug():
+    caught = {invariant for invariant, _ in BUGS.values()}
+    assert caught == {f"I{n}" for n in range(1, 20)} - {"I16", "I17"}  # those are about batches and job files
+
+
+@pytest.mark.timeout(900)  # on a busy machine what the dead left takes long to be performed, one at a time
+@every_kind
+def test_a_storm_of_kills_breaks_nothing(kind, tmp_path, every_database, long):
+    kills = 20 * KILLS if long else KILLS
+    options = ["--kills", str(kills), "--seed", "20251122", "--every", "0.05"]
+    done = subprocess.run(
+        [sys.executable, "-m", "proof.storm", str(tmp_path / "run"), *options],
+        cwd=TESTS, env=os.environ | {"PROOF_TARGET": every_database[kind].apart()}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = {name: int(number.replace(",", "")) for name, number in re.findall(r"^(.+): ([\d,]+)$", done.stdout, re.M)}
+    assert found["kills"] >= kills
+    # It would prove nothing if the kills had struck nobody who was at work.
+    assert min(found[name] for name in ("deliveries", "duplicates", "outcomes unknown")) > 0, done.stdout

@@ -1,0 +1,50 @@
+"""Verifier: reads what a run left behind and says whether it kept every promise: ``python -m proof.verifier FOLDER``.
+
+It imports nothing of persistq. Exit code 0: every invariant holds. 1: one does not, and the shortest
+counter-example of each is printed. 2: the folder cannot be read.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import conduct, invariants
+from .figures import figures
+from .invariants import Violation
+from .reading import Unreadable, World, read
+
+CHECKS = (*invariants.CHECKS, *conduct.CHECKS)
+
+
+def violations(world: World) -> list[Violation]:
+    """Return every way in which the run broke an invariant, those that take the fewest steps to show first."""
+    found = [violation for check in CHECKS for violation in check(world)]
+    return sorted(found, key=lambda violation: (int(violation.invariant[1:]), len(violation.steps)))
+
+
+def report(found: Sequence[Violation]) -> str:
+    """Return the shortest counter-example of each broken invariant, and how many more there are."""
+    first = {violation.invariant: violation for violation in reversed(found)}
+    shown = [str(violation) for violation in reversed(first.values())]
+    rest = len(found) - len(first)
+    return "\n".join([*shown, *([f"and {rest:,} more"] if rest else [])])
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m proof.verifier FOLDER", file=sys.stderr)
+        return 2
+    try:
+        world = read(Path(arguments[0]))
+    except (Unreadable, OSError, ValueError, KeyError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    found = violations(world)
+    for name, value in figures(world).items():
+        print(f"{name}: {value}")
+    print(report(found) if found else "every invariant holds")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
