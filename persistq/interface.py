@@ -289,7 +289,10 @@ class PersistentQInterface(ABC):
 
     @abstractmethod
     def delete_jobs(self, which: JobFilter | None = None, *, force: bool = False) -> int:
-        """Delete the matching jobs that exist now and return how many; running ones only by ``force``."""
+        """Delete the matching jobs that exist now and return how many; running ones only by ``force``.
+
+        It goes in chunks. A job that changes before its chunk's turn is left.
+        """
 
     @abstractmethod
     def purge(self, older_than: Seconds, status: str = "done") -> int:

@@ -95,13 +95,8 @@ def _draw(job_id: int) -> None:
     st.subheader(f"Job {job.id} is {job.status}")
     st.text(words.block("\n".join(why.lines()[1:])))
     _actions(job)
-    left, right = st.columns([2, 3])
-    with left:
-        rows = [{"field": name, "value": value} for name, value in _facts(job)]
-        parts.table(rows, ("field", "value"), key="facts", alt="The job's fields")
-    with right:
-        parts.table(_story(job, events), ("time", "what", "attempt", "who", "detail"), key="story",
-                    alt="What happened to the job, oldest first")  # fmt: skip
+    parts.table(_story(job, events), ("time", "what", "attempt", "detail", "who"), key="story",
+                alt="What happened to the job, oldest first")  # fmt: skip
     if session.hides_items():
         parts.notice("info", "Items and results are hidden here (QUEUE_OPS_HIDE_ITEMS).")
     else:
@@ -113,7 +108,10 @@ def _draw(job_id: int) -> None:
     for event in reversed(events):
         if trace := event.detail.get("traceback"):
             with st.expander(f"Traceback of attempt {event.attempt}", expanded=job.status == "failed"):
-                st.code(words.block(str(trace)), language=None)
+                st.code(words.block(str(trace)), language=None, wrap_lines=True)
+    st.subheader("Fields")
+    rows = [{"field": name, "value": value} for name, value in _facts(job)]
+    parts.table(rows, ("field", "value"), key="facts", alt="The job's fields")
 
 
 def main() -> None:

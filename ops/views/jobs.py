@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import streamlit as st
-from persistq.ops import acting, parts, session, words
+from persistq.ops import acting, parts, session, snapshot, words
 from persistq.ops.snapshot import Snapshot
 
 import persistq
@@ -16,12 +16,13 @@ from persistq import spans
 _STATUSES = [*map(str, persistq.JobStatus), "crashed"]
 _SIZES = (50, 100, 200)
 _TEXTS = ("queue", "task", "consumer", "item", "error", "since", "until")
-_COLUMNS = ("id", "status", "queue", "task", "item", "attempts", "consumer", "created", "error")
+_COLUMNS = ("id", "status", "queue", "task", "attempts", "created", "error", "item", "consumer")
+# So that the error is seen without scrolling; a cell that is cut opens when it is clicked.
+_WIDTHS = {"status": 80, "attempts": 75, "created": 110, "error": 280, "item": 220}
 _CSV = ("id", "status", "queue", "task", "item", "attempts", "max_attempts", "priority", "consumer_id", "assigned_to",
         "created_at", "run_at", "started_at", "finished_at", "error")  # fmt: skip
 _MOST_NEW = 100
 _MOST_CSV, _MOST_CSV_TEXT = 10_000, 32 << 20
-_LONGEST = 500
 _PAGE = 500
 _VERBS = {
     "resubmit": "Resubmit", "cancel": "Cancel", "mark_failed": "Mark failed", "release": "Release", "delete": "Delete",
@@ -60,16 +61,11 @@ def _snapshot(asked: Mapping[str, Any], size: int) -> Snapshot:
     if isinstance(kept, Snapshot) and kept.of == of:
         return kept
     q = session.queue()
-    newest = q.list_jobs(limit=1, newest=True)
-    found = q.list_jobs(**_meant(asked), limit=size, newest=True, before=before)
-    fresh = Snapshot(of, [_short(job) for job in found], q.clock.now(), newest[0].id if newest else 0)
+    newest = next((job.id for job in q.list_jobs(limit=1, newest=True)), 0)
+    found, down_to = snapshot.search(q, _filter(asked), size, before or newest + 1)
+    fresh = Snapshot(of, found, q.clock.now(), newest, down_to)
     st.session_state["snapshot"] = fresh
     return fresh
-
-
-def _short(job: persistq.Job) -> persistq.Job:
-    """Return the job without the megabytes that an item or a result may have, for sessions are kept in memory."""
-    return replace(job, item=job.item[:_LONGEST], error=job.error and job.error[:_LONGEST], result=None)
 
 
 def _refresh() -> None:
@@ -88,6 +84,22 @@ def _news(shot: Snapshot, asked: Mapping[str, Any]) -> None:
     st.caption(f"As of {taken} · {words.count(len(found), _MOST_NEW)} new since then")
 
 
+def _rest(shot: Snapshot, asked: Mapping[str, Any], size: int) -> None:
+    """Say what has not been looked through, and do it on request."""
+    if len(shot.jobs) >= size or shot.down_to <= 1:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"Searched from the newest job down to id {shot.down_to:,}; older ones were not looked at.")
+        if st.button("Search older jobs", key="search_older", help=f"For {snapshot.PATIENCE:g} seconds at most."):
+            missing = size - len(shot.jobs)
+            with st.spinner("searching"):
+                found, down_to = snapshot.search(
+                    session.queue(), _filter(asked), missing, shot.down_to, seconds=snapshot.PATIENCE
+                )
+            st.session_state["snapshot"] = replace(shot, jobs=[*shot.jobs, *found], down_to=down_to)
+            st.rerun()
+
+
 def _row(job: persistq.Job, now: datetime) -> dict[str, Any]:
     return {
         "id": job.id,
@@ -97,7 +109,7 @@ def _row(job: persistq.Job, now: datetime) -> dict[str, Any]:
         "item": "(hidden)" if session.hides_items() else job.item,
         "attempts": f"{job.attempts} of {job.max_attempts}",
         "consumer": job.consumer_id or (f"for {job.assigned_to}" if job.assigned_to else None),
-        "created": f"{words.moment_text(job.created_at, session.zone())} ({words.ago(job.created_at, now)})",
+        "created": f"{words.ago(job.created_at, now)} ({words.moment_text(job.created_at, session.zone())})",
         "error": job.error,
     }
 
@@ -182,10 +194,16 @@ def main() -> None:
     shot = _snapshot(asked, size)
     parts.live(lambda: _news(shot, asked))
     if not shot.jobs:
-        parts.empty("No job matches.", "Take filters away, or look again when more has been enqueued.")
+        if shot.down_to > 1:
+            parts.empty("None of the jobs that were searched matches.", "Older ones may.")
+        else:
+            parts.empty("No job matches.", "Take filters away, or look again when more has been enqueued.")
+        _rest(shot, asked, size)
         return
     rows = [_row(job, shot.taken_at) for job in shot.jobs]
-    chosen = parts.table(rows, _COLUMNS, key=shot.key, alt="Jobs, the newest first", select="multi-row")
+    widths = {name: st.column_config.Column(width=width) for name, width in _WIDTHS.items()}
+    chosen = parts.table(rows, _COLUMNS, key=shot.key, alt="Jobs, the newest first", select="multi-row", config=widths)
+    _rest(shot, asked, size)
     _actions(shot, chosen, asked)
     _paging(shot, size)
 

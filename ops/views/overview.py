@@ -83,7 +83,7 @@ def _failures() -> None:
     key = f"failures-{hash(tuple((group.error, group.message, group.queue, group.task) for group in groups[:_GROUPS]))}"
     chosen = parts.table(rows, tuple(rows[0]), key=key, alt="Failed jobs grouped by error", select="single-row")
     if more:
-        st.caption("Only the newest 10,000 failures were looked at.")
+        st.caption("Only the newest 3,000 failures were looked at.")
     if chosen:
         group = groups[chosen[0]]
         if st.button("Show these jobs", key="show_group"):

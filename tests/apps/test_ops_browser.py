@@ -107,7 +107,7 @@ def test_a_person_finds_selects_and_resubmits(q: Queue, served: Served, browser:
 
     page.type("Item contains", "report")
     page.until("location.search.includes('item=report')", "the filter is in the address")
-    page.until(f"!{GRID}.includes('came between')", "the filter holds")
+    page.until(f"{GRID}.includes('report 3') && !{GRID}.includes('came between')", "the filter holds")
     page.click("CSV, at most")
     csv = eventually(lambda: list(browser.downloads.glob("*.csv")), "the file is there")[0].read_text()
     assert [line.partition(",")[0] for line in csv.splitlines()] == ["id", *(str(ids[place]) for place in (3, 1, 0))]
@@ -123,7 +123,10 @@ def test_the_action_hits_the_selected_job(q: Queue, served: Served, page: Page, 
     """Jobs come all the time: before the choice, between choice and action, and between question and answer."""
     for round_ in range(50 if long else 2):
         ids = q.enqueue_many(["work"] * 5, f"round-{round_}")
-        page.open(f"{served.url}/jobs?queue=round-{round_}")
+        if round_:
+            page.type("Queue", f"round-{round_}")
+        else:
+            page.open(f"{served.url}/jobs?queue=round-0")
         page.until(f"{GRID}.includes('{ids[-1]}')", "the jobs are there")
         q.enqueue_many(["newer"] * 2, f"round-{round_}")
         page.mark_row(round_ % 5)
@@ -133,6 +136,51 @@ def test_the_action_hits_the_selected_job(q: Queue, served: Served, page: Page, 
         page.shows("Cancel: 1 job changed.")
         hit = [job.id for job in q.list_jobs("cancelled", queue=f"round-{round_}")]
         assert hit == [ids[::-1][round_ % 5]], f"round {round_}"
+
+
+def test_the_keyboard_is_enough(q: Queue, served: Served, page: Page) -> None:
+    """Filter, select, ask, leave it, ask again, go ahead: by Tab, Enter, Space and the arrows."""
+    ids = [fail(q, f"report {number}") for number in range(3)]
+    page.open(f"{served.url}/jobs?status=failed&queue=broken&item=nothing")
+    page.shows("No job matches.")
+    assert not [control for control in page.controls() if " " not in control], "a control without a name"
+    own_order = "one => !['0', '-1'].includes(one.getAttribute('tabindex'))"
+    assert page.evaluate(f"[...document.querySelectorAll('[tabindex]')].filter({own_order}).length") == 0
+    passed = page.tab_to("textbox Item contains")
+    page.call("Input.insertText", text="report")
+    page.key("Enter")
+    page.until(f"{GRID}.includes('report 2')", "the filter is taken")
+
+    passed += page.tab_to("Canvas")
+    page.key("ArrowDown")
+    page.key(" ", shift=True)
+    page.shows("Resubmit selected (1)")
+    passed += page.tab_to("button Resubmit selected (1)")
+    order = ["Status", "More filters", "Queue", "Item contains", "Rows", "Refresh", "Open", "Resubmit selected"]
+    assert in_order([*passed, page.focused()], order)
+
+    page.key("Enter")
+    page.shows("Resubmit 1 job?")
+    page.tab_to("button Leave it")
+    page.key(" ")
+    page.until("document.querySelector('[role=dialog]') === null", "the dialog is gone")
+    assert q.counts()["failed"] == 3
+    page.tab_to("button Resubmit selected (1)")
+    page.key(" ")
+    page.shows("Resubmit 1 job?")
+    inside = page.tab_to("button Go ahead")
+    assert in_order(inside, ["Reason, for the audit log"])
+    page.key("Enter")
+    page.shows("Resubmit: 1 job changed.")
+    assert [job.id for job in q.list_jobs("pending")] == [ids[1]]
+
+
+def in_order(said: list[str], wanted: list[str]) -> bool:
+    """Return whether each of the wanted words is said, one after the other."""
+    rest = iter(said)
+    missing = [word for word in wanted if not any(word in one for one in rest)]
+    assert not missing, f"{missing} not in this order in {said}"
+    return True
 
 
 def test_two_visitors_at_once(q: Queue, served: Served, browser: Browser, page: Page) -> None:
@@ -148,6 +196,7 @@ def test_two_visitors_at_once(q: Queue, served: Served, browser: Browser, page: 
     page.shows("Cancel: 1 job changed.")
     other.click("Go ahead")
     other.shows("0 jobs changed, 1 left as they are.")
+    other.leave()
     assert len([entry for entry in q.audit(limit=10, action="cancel") if entry.counts.get("changed")]) >= 1
     assert q.counts()["cancelled"] == 1
 
@@ -168,9 +217,14 @@ def test_data_runs_nothing_and_calls_nobody(q: Queue, served: Served, page: Page
             running=1, started_at=now, seen_at=now, tasks=(text,),
         ))  # fmt: skip
     page.requests.clear()
-    for path in ("", "jobs", *(f"job?id={job_id}" for job_id in ids), "consumers", "audit"):
-        page.open(f"{served.url}/{path}")
-    page.open(f"{served.url}/jobs")
+    page.open(served.url)
+    for title in ("Consumers", "Audit", "Job"):
+        page.go(title)
+    for job_id in ids:
+        page.type("Job id", str(job_id))
+        page.shows(f"Job {job_id} is failed")
+        page.ready()
+    page.go("Jobs")
     page.mark_row(0)
     page.click("Resubmit selected (1)")
     page.shows("Resubmit 1 job?")
@@ -187,9 +241,10 @@ def test_data_runs_nothing_and_calls_nobody(q: Queue, served: Served, page: Page
 def test_dark_and_narrow(q: Queue, served: Served, browser: Browser) -> None:
     q.enqueue_many(["work"] * 3)
     narrow = browser.page(width=390, height=844, dark=True)
-    for path in ("", "jobs", "maintenance"):
-        narrow.open(f"{served.url}/{path}")
-        assert narrow.evaluate("document.documentElement.scrollWidth") <= 390, path
+    narrow.open(served.url)
+    for title in ("Overview", "Jobs", "Maintenance"):
+        narrow.go(title)
+        assert narrow.evaluate("document.documentElement.scrollWidth") <= 390, title
     background = "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
     dark = [int(part) for part in narrow.evaluate(background).strip("rgb()").split(",")[:3]]
     narrow.prefer(dark=False)
@@ -197,17 +252,18 @@ def test_dark_and_narrow(q: Queue, served: Served, browser: Browser) -> None:
     light = [int(part) for part in narrow.evaluate(background).strip("rgb()").split(",")[:3]]
     assert max(dark) < 64 < 192 < min(light)
     assert narrow.evaluate("document.querySelectorAll('main').length") == 1
+    narrow.leave()
 
 
 def test_a_database_that_goes_away_comes_back_by_itself(q: Queue, served: Served, page: Page) -> None:
     q.enqueue("work")
-    page.open(served.url)
-    page.shows("Overview")
+    page.open(f"{served.url}/maintenance")
+    page.shows("pending")
     path = Path(q.dbname)
     q.close()
     away = path.with_name("away.db")
     path.rename(away)
-    page.open(served.url)
+    page.click("Overview", "[data-testid=stSidebarNavLink]")
     page.shows("The queue cannot be read now.")
     assert "Traceback" not in page.text()
     away.rename(path)

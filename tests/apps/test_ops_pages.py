@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from persistq.ops import access, acting, session
-from streamlit.testing.v1 import AppTest
+from persistq.ops import access, acting, session, snapshot
 from support.generated import ROOT
 from support.jobs import WORKER, claim
+from support.visits import Visit
 
 import persistq
 from persistq import batch
@@ -34,50 +34,6 @@ def writing(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
 @pytest.fixture
 def read_only() -> None:
     """Visitors may look only, as when nothing is set."""
-
-
-class Visit:
-    """One visitor, on one page."""
-
-    def __init__(self, page: str = "overview", **query: str) -> None:
-        self.at = AppTest.from_file(str(ROOT / "ops" / "dashboard.py"), default_timeout=60)
-        self.at.session_state["refresh"] = "off"
-        for name, value in query.items():
-            self.at.query_params[name] = value
-        self.at.switch_page(f"views/{page}.py")
-        self.run()
-
-    def run(self) -> "Visit":
-        self.at.run()
-        assert not self.at.exception, self.at.exception
-        return self
-
-    def table(self, place: int = 0) -> list[dict[str, Any]]:
-        return self.at.dataframe[place].value.to_dict("records")
-
-    def select(self, *rows: int, table: int = 0) -> "Visit":
-        key = self.at.dataframe[table].proto.id.split("-", 2)[2]
-        self.at.session_state[key] = {"selection": {"rows": list(rows), "columns": [], "cells": []}}
-        return self.run()
-
-    def press(self, key: str) -> "Visit":
-        self.at.button(key=key).click()
-        return self.run()
-
-    def confirm(self, word: str = "", reason: str = "") -> "Visit":
-        if word:
-            self.at.text_input(key="ask_word").set_value(word)
-        if reason:
-            self.at.text_input(key="ask_reason").set_value(reason)
-        return self.press("ask_yes")
-
-    def said(self) -> list[str]:
-        """Return what the page says, besides its captions."""
-        kinds = (self.at.success, self.at.warning, self.at.error, self.at.info, self.at.text, self.at.subheader)
-        return [one.value for kind in kinds for one in kind] + [one.value for one in self.at.markdown]
-
-    def says(self, part: str) -> bool:
-        return any(part in text for text in self.said())
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -168,6 +124,29 @@ def test_pages_follow_each_other_without_a_gap(q: persistq.PersistentQSQLAlchemy
     assert visit.press("newest").table()[0]["item"] == "newer"
 
 
+def test_a_search_begins_with_the_newest_and_goes_on_when_asked(
+    q: persistq.PersistentQSQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "SPAN", 10)
+    monkeypatch.setattr(snapshot, "FEW", 20)
+    q.fail(claim_new(q, "needle"), "needle", permanent=True)
+    q.enqueue_many(["hay"] * 34)
+    assert [row["id"] for row in Visit("jobs", status="failed", error="needle").table()] == [1], "few are failed"
+
+    monkeypatch.setattr(snapshot, "PATIENCE", 0.0)
+    visit = Visit("jobs", item="needle")
+    for down_to in (26, 16, 6):
+        assert visit.says("None of the jobs that were searched matches.")
+        assert any(f"down to id {down_to}; older ones" in caption.value for caption in visit.at.caption)
+        visit.press("search_older")
+    assert [row["id"] for row in visit.table()] == [1]
+    assert "search_older" not in [button.key for button in visit.at.button]
+
+    monkeypatch.setattr(snapshot, "PATIENCE", 60.0)
+    visit = Visit("jobs", item="nothing like it").press("search_older")
+    assert visit.says("No job matches.")
+
+
 def test_the_table_stands_still_until_it_is_refreshed(q: persistq.PersistentQSQLAlchemy) -> None:
     first = q.enqueue_many(["work"] * 3)
     visit = Visit("jobs")
@@ -254,8 +233,8 @@ def test_one_job_from_all_sides(q: persistq.PersistentQSQLAlchemy) -> None:
     codes = [code.value for code in visit.at.code]
     assert codes[0] == '{\n  "user": [\n    1,\n    2\n  ]\n}'
     assert any("Traceback" in code and "a deep reason" in code for code in codes)
-    assert ("status", "failed") in [(row["field"], row["value"]) for row in visit.table(0)]
-    assert [row["what"] for row in visit.table(1)] == ["enqueued", "started", "crashed", "failed"]
+    assert ("status", "failed") in [(row["field"], row["value"]) for row in visit.table(1)]
+    assert [row["what"] for row in visit.table(0)] == ["enqueued", "started", "crashed", "failed"]
     assert visit.says("It was given up")
     visit.press("resubmit").confirm()
     assert q.get_job(1).status == "pending"
@@ -337,7 +316,8 @@ def test_maintenance_does_what_its_buttons_say(
     visit.press("vacuum").confirm()
     visit.press("mend").confirm()
     visit.press("recover").confirm()
-    assert {"purge", "backup", "delete", "vacuum", "mend_counts", "recover"} <= {entry.action for entry in q.audit()}
+    noted = {word for entry in q.audit() for word in (entry.action, entry.reason)}
+    assert {"purge", "backup", "delete", "vacuum", "mend_counts", "recover"} <= noted
 
 
 def test_the_audit_can_be_searched(q: persistq.PersistentQSQLAlchemy, one_of_each: dict[str, int]) -> None:
@@ -519,6 +499,5 @@ def test_a_database_that_goes_and_comes_back_is_told(q: persistq.PersistentQSQLA
 
 def test_the_script_that_is_the_server_draws_the_same_pages(q: persistq.PersistentQSQLAlchemy) -> None:
     q.enqueue_many(["work"] * 3)
-    at = AppTest.from_file(str(ROOT / "ops" / "ops.py"), default_timeout=60).run()
-    assert not at.exception
-    assert [metric.value for metric in at.metric if metric.label == "pending"] == ["3"]
+    visit = Visit(script="ops.py")
+    assert [metric.value for metric in visit.at.metric if metric.label == "pending"] == ["3"]

@@ -36,6 +36,18 @@ _READY = """(() => {
 })()"""
 _FIND = """(selector, text) => [...document.querySelectorAll(selector)].find(
   one => one.offsetParent !== null && (one.innerText || "").includes(text))"""
+_REST = """new Promise(done => {
+  const seen = [];
+  const look = () => {
+    seen.push(String(%s));
+    if (seen.length > 3 && new Set(seen.slice(-4)).size === 1) done(seen.at(-1).split(",").map(Number));
+    else requestAnimationFrame(look);
+  };
+  look();
+})"""
+_CONTROLS = {"button", "checkbox", "combobox", "grid", "link", "listbox", "radio", "searchbox", "slider", "spinbutton",
+             "switch", "tab", "textbox"}  # fmt: skip
+_KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "Escape": (27, ""), "ArrowDown": (40, "")}
 
 
 class Browser:
@@ -109,6 +121,17 @@ class Page:
         self.call("Page.navigate", url=url)
         self.ready()
 
+    def go(self, title: str) -> None:
+        """Go to another page of the dashboard by its link, as a person does; nothing is loaded anew."""
+        self.call("Page.bringToFront")
+        self.ready()
+        links = "[...document.querySelectorAll('[data-testid=stSidebarNavLink]')]"  # behind an icon each
+        link = f"{links}.find(one => one.textContent.endsWith({json.dumps(title)}))"
+        self.until(f"Boolean({link})", f"there is a link {title}")
+        self.evaluate(f"{link}.click()")
+        self.until(f"document.querySelector('main h1')?.innerText === {json.dumps(title)}", f"{title} begins")
+        self.ready()
+
     def ready(self) -> None:
         """Wait until the script has run and everything is drawn."""
         self.until(_READY, "the page is ready")
@@ -139,15 +162,9 @@ class Page:
                                f"({find}.getBoundingClientRect())"))  # fmt: skip
 
     def still(self, place: str) -> tuple[float, float]:
-        """Return a place once it has stopped to move: what opens slides, and takes along what is below."""
-        seen: list[tuple[float, float]] = []
-
-        def rests() -> bool:
-            seen.append(tuple(self.evaluate(place)))
-            return len(seen) > 3 and len(set(seen[-4:])) == 1
-
-        eventually(rests, "the page stands still")
-        return seen[-1]
+        """Return a place once it is the same in four frames: what opens slides, and takes along what is below."""
+        x, y = self.evaluate(_REST % place)
+        return x, y
 
     def press(self, x: float, y: float) -> None:
         """Press the mouse at a place."""
@@ -155,13 +172,40 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def type(self, label: str, text: str) -> None:
-        """Type into the field of a label, and leave it."""
+        """Type into the field of a label instead of what it holds, and leave it."""
         find = f"document.querySelector({json.dumps(f'input[aria-label={json.dumps(label)}]')})"
         self.until(f"{find} !== null", f"there is a field {label}")
-        self.evaluate(f"{find}.focus()")
+        self.evaluate(f"({find}.focus(), {find}.select())")
         self.call("Input.insertText", text=text)
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13)
+        self.key("Enter")
+
+    def key(self, key: str, *, shift: bool = False) -> None:
+        """Press a key and let it go."""
+        code, text = _KEYS[key]
+        pressed = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": code,
+                   "modifiers": 8 if shift else 0}  # fmt: skip
+        self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **pressed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    def focused(self) -> str:
+        """Return role and name of what has the focus, as a screen reader says them."""
+        found = self.call("Runtime.evaluate", expression="document.activeElement")["result"]
+        (node,) = self.call("Accessibility.getPartialAXTree", objectId=found["objectId"], fetchRelatives=False)["nodes"]
+        return _said(node)
+
+    def controls(self) -> list[str]:
+        """Return role and name of everything on the page that can be worked with."""
+        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
+        return [_said(node) for node in nodes if not node["ignored"] and node["role"]["value"] in _CONTROLS]
+
+    def tab_to(self, wanted: str, most: int = 60) -> list[str]:
+        """Press Tab until something has the focus that is said to be ``wanted``; return what had it before."""
+        passed: list[str] = []
+        while wanted not in (here := self.focused()):
+            passed.append(here)
+            assert len(passed) <= most, f"no Tab leads to {wanted}: {passed}"
+            self.key("Tab")
+        return passed
 
     def mark_row(self, row: int, table: int = 0) -> None:
         """Press the marker before a row of a table, which is drawn on a canvas."""
@@ -180,9 +224,10 @@ class Page:
         )
 
     def prefer(self, *, dark: bool) -> None:
-        """Say whether the person prefers dark pages."""
-        value = "dark" if dark else "light"
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
+        """Say whether the person prefers dark pages; nobody here likes to wait for what moves."""
+        wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
+        self.call("Emulation.setEmulatedMedia", features=features)
 
     def settle(self) -> None:
         """Wait until two pictures in a row are the same."""
@@ -198,6 +243,10 @@ class Page:
         """Keep a picture of what is in the window."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
+    def leave(self) -> None:
+        """Close the tab, which would go on to draw what nobody looks at."""
+        self.call("Page.close")
+
     def close(self) -> None:
         self._opened.close()
 
@@ -212,6 +261,10 @@ class Page:
                 self.complaints.append(params["entry"]["text"])
             case "Runtime.exceptionThrown":
                 self.complaints.append(str(params["exceptionDetails"]))
+
+
+def _said(node: dict[str, Any]) -> str:
+    return f"{node['role']['value']} {node.get('name', {}).get('value', '')}".strip()
 
 
 def eventually(condition: Callable[[], T], what: str) -> T:
