@@ -7,33 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.crowd import crowd
 from support.tui import DOWN, UP, Manager
 
-import persistq
-
-FINISHED = """
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
-INSERT INTO jobs (queue, item, status, priority, attempts, max_attempts, fence, delayed, suspect, run_at, created_at,
-                  started_at, finished_at, error, consumer_id)
-SELECT 'default', 'item ' || i, CASE i % 50 WHEN 0 THEN 'failed' ELSE 'done' END, 0, 1, 3, 1, 0, 0, {now} + i,
-       {now} + i, {now} + i, {now} + i, CASE i % 50 WHEN 0 THEN 'TimeoutError: late' END, 'somebody@host:1:00000000'
-FROM n
-"""
-COUNTED = """
-INSERT INTO tallies (queue, slot, pending, processing, done, failed, cancelled)
-SELECT 'default', 0, 0, 0, sum(status = 'done'), sum(status = 'failed'), 0 FROM jobs
-"""
 PAGE_DOWN, PAGE_UP = "\x1b[6~", "\x1b[5~"
-
-
-def _fill(path: Path, count: int) -> None:
-    q = persistq.connect(path)
-    q.counts()
-    with q.engine.begin() as connection:
-        now = int((time.time() - count / 1e6 - 60) * 1e6)
-        connection.exec_driver_sql(FINISHED.format(count=count, now=now))
-        connection.exec_driver_sql(COUNTED)
-    q.close()
 
 
 def _seconds(shown: Manager, key: str) -> float:
@@ -65,7 +42,7 @@ def _resident() -> int:
 def test_a_key_answers_as_fast_beside_a_million_jobs(start: Callable[..., Manager], tmp_path: Path, long: bool) -> None:
     counts = (1_000_000 if long else 50_000, 1_000)
     for count in counts:
-        _fill(tmp_path / f"{count}.db", count)
+        crowd(tmp_path / f"{count}.db", count)
     many, few = (start(100, 30, on=tmp_path / f"{count}.db") for count in counts)
     for shown in (many, few):
         shown.go("2", "newest first")
