@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, exists, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from .. import codec
@@ -13,7 +13,7 @@ from ..errors import IllegalTransition, JobNotFound, LeaseLost, PersistQError
 from ..model import TERMINAL, Job, JobFilter, JobStatus
 from ..states import TRANSITIONS, allowed
 from . import tallies
-from .schema import DELAYED, READY, Listed, events, jobs, status_is
+from .schema import CRASHED, DELAYED, READY, Listed, events, jobs, status_is
 from .statements import kind_of
 from .tallies import Moves
 
@@ -115,7 +115,7 @@ def conditions(which: JobFilter) -> Iterator[Condition]:
     if which.status:
         yield Listed().in_([status.value for status in which.status])
     if which.crashed:
-        yield (Listed() == JobStatus.PENDING.value) & (jobs.c.attempts > 0)
+        yield and_(*CRASHED)
     for column, exact in ((jobs.c.queue, which.queue), (jobs.c.task, which.task)):
         if exact is not None:
             yield column == _searchable(exact)

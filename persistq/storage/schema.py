@@ -143,6 +143,7 @@ class JobRow(Base):
 
 READY = (status_is(JobStatus.PENDING), JobRow.delayed == literal_column("0"))
 DELAYED = (status_is(JobStatus.PENDING), JobRow.delayed == literal_column("1"))
+CRASHED = (status_is(JobStatus.PENDING), JobRow.attempts > literal_column("0"))
 """The conditions of the partial indexes; a query has to say them in these very words."""
 
 Index(
@@ -153,6 +154,7 @@ Index(
     sqlite_where=and_(*READY),
 )
 Index("jobs_delayed", JobRow.run_at, sqlite_where=and_(*DELAYED))
+Index("jobs_crashed", JobRow.id, sqlite_where=and_(*CRASHED))
 Index("jobs_lease", JobRow.lease_until, sqlite_where=status_is(JobStatus.PROCESSING))
 Index("jobs_finished", JobRow.status, JobRow.finished_at, sqlite_where=JobRow.finished_at.is_not(None))
 Index("jobs_unique", JobRow.queue, JobRow.unique_key, unique=True, sqlite_where=JobRow.unique_key.is_not(None))

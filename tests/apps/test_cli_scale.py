@@ -12,6 +12,7 @@ LOOKS = {
     "list-jobs": ["list-jobs"],
     "failed": ["list-jobs", "--status", "failed"],
     "pending": ["list-jobs", "--status", "pending"],
+    "crashed": ["list-jobs", "--status", "crashed"],
     "of a queue": ["list-jobs", "--queue", "queue-3"],
     "of a task": ["list-jobs", "--task", "task-1"],
     "show-job": ["show-job", "1000"],

@@ -66,6 +66,9 @@ def upgrade() -> None:
             name, "jobs", indexed, unique=name == "jobs_unique",
             sqlite_where=condition, postgresql_where=condition,
         )  # fmt: skip
+    if partial:  # elsewhere every job would pass through it
+        condition = sa.text("status = 'pending' AND attempts > 0")
+        op.create_index("jobs_crashed", "jobs", ["id"], sqlite_where=condition, postgresql_where=condition)
     listed: list[Any] = [sa.text("(status || '')") if partial else "status", "id"]
     op.create_index("jobs_status", "jobs", listed)
     _create_table(
