@@ -10,7 +10,7 @@ from starlette.routing import Route
 import persistq
 from persistq import spans
 
-from . import words
+from . import snapshot, words
 
 MOST_JOBS = 200
 _PLAIN = ("queue", "task", "consumer", "item", "error")
@@ -43,7 +43,10 @@ class Api:
         return [Route("/healthz", self.health), *(Route(path, self._safely(work)) for path, work in answers.items())]
 
     def jobs(self, q: persistq.PersistentQSQLAlchemy, request: Request) -> Response:
-        """Answer with a page of jobs, the newest first; ``before`` in the answer asks for the next page."""
+        """Answer with a page of jobs, the newest first; ``before`` in the answer asks for the next page.
+
+        A page of what no index finds may hold fewer jobs, for each looks through so many only.
+        """
         asked = request.query_params
         if unknown := set(asked) - {*_PLAIN, "status", "since", "until", "limit", "before"}:
             raise persistq.ConfigError(f"there is no parameter {', '.join(sorted(unknown))}")
@@ -51,8 +54,9 @@ class Api:
         fields |= {name: spans.moment(asked[name]) for name in ("since", "until") if asked.get(name)}
         limit = min(max(_number(asked.get("limit"), 100), 1), MOST_JOBS)
         before = _number(asked.get("before"), None)
-        found = q.list_jobs(asked.getlist("status"), limit=limit, newest=True, before=before, **fields)
-        more = found[-1].id if len(found) == limit else None
+        which = persistq.JobFilter.of(asked.getlist("status"), **fields)
+        found, down_to = snapshot.search(q, which, limit, snapshot.newest(q) + 1 if before is None else before)
+        more = down_to if down_to > 1 else None
         return JSONResponse({"jobs": [self._shown(job) for job in found], "before": more})
 
     def job(self, q: persistq.PersistentQSQLAlchemy, request: Request) -> Response:

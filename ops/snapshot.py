@@ -25,7 +25,6 @@ class Snapshot:
 
     #: What it was read by; with another filter, page or after a change it is read anew.
     of: tuple[Any, ...]
-    #: Their items and errors cut short.
     jobs: Sequence[persistq.Job]
     taken_at: datetime
     #: The newest job there was, of any kind.
@@ -39,10 +38,15 @@ class Snapshot:
         return f"jobs-{hash((self.of, tuple((job.id, job.fence) for job in self.jobs)))}"
 
 
+def newest(q: persistq.PersistentQSQLAlchemy) -> int:
+    """Return the newest job's id, 0 when there is none."""
+    return next((job.id for job in q.list_jobs(limit=1, newest=True)), 0)
+
+
 def search(
     q: persistq.PersistentQSQLAlchemy, which: persistq.JobFilter, size: int, below: int, *, seconds: float | None = None
 ) -> tuple[list[persistq.Job], int]:
-    """Return up to ``size`` of the newest jobs below an id, and the id down to which all were looked at.
+    """Return up to ``size`` of the newest jobs below an id, and the id down to which all were looked at, at least 1.
 
     A filter that may have to look through many looks at the newest only; with ``seconds``, further until that time is
     over. So no statement takes long, however many jobs there are.
@@ -57,7 +61,7 @@ def search(
         floor = max(0, below - 1 - SPAN) if wide else 0
         missing = size - len(found)
         page = q.list_jobs(status, **asked, limit=missing, newest=True, before=below, after=floor)
-        found += [_short(job) for job in page]
+        found += page
         below = page[-1].id if len(page) == missing else floor + 1
         if len(page) == missing or not floor or q.clock.monotonic() >= end:
             return found, below
@@ -72,6 +76,6 @@ def _is_wide(q: persistq.PersistentQSQLAlchemy, which: persistq.JobFilter) -> bo
     return sum(counts[status] for status in wanted) > FEW
 
 
-def _short(job: persistq.Job) -> persistq.Job:
+def short(job: persistq.Job) -> persistq.Job:
     """Return the job without the megabytes that an item or a result may have, for sessions are kept in memory."""
     return replace(job, item=job.item[:_LONGEST], error=job.error and job.error[:_LONGEST], result=None)

@@ -61,9 +61,9 @@ def _snapshot(asked: Mapping[str, Any], size: int) -> Snapshot:
     if isinstance(kept, Snapshot) and kept.of == of:
         return kept
     q = session.queue()
-    newest = next((job.id for job in q.list_jobs(limit=1, newest=True)), 0)
+    newest = snapshot.newest(q)
     found, down_to = snapshot.search(q, _filter(asked), size, before or newest + 1)
-    fresh = Snapshot(of, found, q.clock.now(), newest, down_to)
+    fresh = Snapshot(of, [snapshot.short(job) for job in found], q.clock.now(), newest, down_to)
     st.session_state["snapshot"] = fresh
     return fresh
 
@@ -96,7 +96,8 @@ def _rest(shot: Snapshot, asked: Mapping[str, Any], size: int) -> None:
                 found, down_to = snapshot.search(
                     session.queue(), _filter(asked), missing, shot.down_to, seconds=snapshot.PATIENCE
                 )
-            st.session_state["snapshot"] = replace(shot, jobs=[*shot.jobs, *found], down_to=down_to)
+            jobs = [*shot.jobs, *map(snapshot.short, found)]
+            st.session_state["snapshot"] = replace(shot, jobs=jobs, down_to=down_to)
             st.rerun()
 
 

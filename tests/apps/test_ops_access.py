@@ -197,6 +197,7 @@ def test_programs_read_jobs(guarded: Served) -> None:
     assert [job["id"] for job in page["jobs"]] == [3, 2]
     assert [job["id"] for job in read(f"/api/jobs?before={page['before']}")["jobs"]] == [1]  # type: ignore[index]
     assert [job["item"] for job in read("/api/jobs?status=cancelled&queue=mail")["jobs"]] == ["second"]  # type: ignore[index]
+    assert read("/api/jobs?item=nothing") == {"jobs": [], "before": None}
     assert read("/api/jobs/2")["events"][0]["kind"] == "cancelled"  # type: ignore[index]
     assert read("/api/counts")["counts"]["pending"] == 2  # type: ignore[index]
     for path, wanted in {"/api/jobs/99": 404, "/api/jobs?status=odd": 400, "/api/jobs?sort=id": 400,
