@@ -12,14 +12,14 @@ from .yard import eventually
 RECORD = "@persistq.task\ndef record(item):\n    note(me().id)\n"
 
 
-def test_a_locked_database_is_a_clear_error_and_the_consumer_waits_it_out(make_yard):
+def test_a_locked_database_is_a_clear_error_and_the_consumer_waits_it_out(make_yard, long):
     yard = make_yard(queue_busy_seconds=0.3)
     yard.app(RECORD)
     acknowledged = yard.q.enqueue_many(["item"] * 20)
     holder = yard.lock()
     consumer = yard.consumer("--task", "record", "--concurrency", "4")
     maintenance = yard.maintenance()
-    for _ in range(4):  # four times what a call is willing to wait
+    for _ in range(67 if long else 4):  # many times what a call is willing to wait; at length 20 s
         with pytest.raises(persistq.DatabaseUnavailable, match="another process has held its lock"):
             yard.q.enqueue("refused")
     assert yard.q.counts()["pending"] == 20, "reading goes on"
