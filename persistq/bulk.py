@@ -1,7 +1,7 @@
 """A bulk action from its preview to its end."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from .actions import Preview, Progress
 from .clock import Seconds
@@ -11,6 +11,8 @@ from .storage import jobs
 
 if TYPE_CHECKING:
     from .operations import Operations
+
+T = TypeVar("T")
 
 
 def preview_purge(q: "Operations", older_than: Seconds, status: str = "done") -> Preview:
@@ -37,16 +39,37 @@ def carry_out(q: "Operations", what: Preview, *, expected: int | None = None) ->
         IllegalTransition: there are not as many jobs as were ``expected``.
         DatabaseUnavailable, OutcomeUnknown, QueueFull: the chunks before it stand.
     """
-    progress, size = q.begin_bulk(what, expected=expected), jobs.CHUNK
+    progress = q.begin_bulk(what, expected=expected)
     if progress.over or not what.count:
         yield progress
         return
-    while not progress.over:
+
+    def advance(size: int) -> Progress:
+        nonlocal progress
+        progress = q.advance_bulk(what, progress, size=size)
+        return progress
+
+    for reached in in_chunks(advance):
+        yield reached
+        if reached.over:
+            return
+
+
+def in_chunks(work: Callable[[int], T]) -> Iterator[T]:
+    """Yield what ``work(size)``, a transaction, returns, again and again for as long as anybody asks.
+
+    On a full disk the chunks get smaller: even a deletion has to be written down before it frees anything.
+
+    Raises:
+        QueueFull: there is no room for the smallest.
+    """
+    size = jobs.CHUNK
+    while True:
         try:
-            progress = q.advance_bulk(what, progress, size=size)
+            done = work(size)
         except QueueFull:
             if size == 1:
                 raise
-            size = max(1, size // 10)  # to write less at once may still have room
-            continue
-        yield progress
+            size = max(1, size // 10)
+        else:
+            yield done

@@ -2,17 +2,15 @@
 
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clock import Clock, SystemClock, default_actor
-from .errors import QueueFull, ReadOnly
+from .errors import ReadOnly
 from .events import span
 from .retry import Backoff
 from .settings import Settings
 from .storage.database import connection_of
 from .storage.engine import open_database, parse_url
-from .storage.jobs import CHUNK
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -97,21 +95,3 @@ class Door:
             joined = connection_of(connection)
             with self.database.joining(joined):
                 return work(joined)
-
-    def _in_pages(self, verb: str, work: "Callable[..., int]") -> int:
-        """Repeat ``work(connection, size)``, a transaction each, until it finds nothing; return the sum.
-
-        On a full disk the pages get smaller: a deletion has to be written down before it frees anything.
-        """
-        done, size = 0, CHUNK
-        while True:
-            try:
-                page = self._write(verb, partial(work, size=size))
-            except QueueFull:
-                if size == 1:
-                    raise
-                size = max(1, size // 10)
-                continue
-            if not page:
-                return done
-            done += page

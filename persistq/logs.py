@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from .clock import SystemClock
 from .errors import describe
 from .events import subscribe
 from .model import Done, Failed, Job, Released
 from .text import shorten
 
 _log = logging.getLogger("persistq")
+_clock = SystemClock()
 
 ROUTINE_LINES = 100
 """A second, for jobs that were simply done, and for batches; of more only the number is logged. The database knows
@@ -79,7 +81,7 @@ class _Quota:
 
     def takes(self) -> bool:
         """Return whether one more line may be written."""
-        second = int(time.monotonic())
+        second = int(_clock.monotonic())
         if second != self._second:
             self.sum_up()
         with self._lock:

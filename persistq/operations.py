@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from . import bulk, codec
@@ -161,7 +161,10 @@ class Operations(Door):
         if not keep:
             return 0
         before = self.database.now().after(-keep)
-        return self._in_pages("retire", partial(jobs.purge_page, before=before, status=JobStatus.DONE))
+        chunks = bulk.in_chunks(
+            lambda size: self._write("retire", lambda conn: jobs.delete_done(conn, before=before, size=size))
+        )
+        return sum(takewhile(bool, chunks))
 
     # Queues and consumers
 

@@ -3,7 +3,6 @@
 import heapq
 import os
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -98,7 +97,7 @@ class RuntimeStorage(Storage):
         #: In the order of their turns.
         self._tubes: dict[str, _Tube] = {}
         # Ids of another run must not come again: what became of a request may be known by its id elsewhere.
-        self._ids = count(time.time_ns() // 1000)
+        self._ids = count(int(self._clock.now().timestamp() * 1_000_000))
         #: Of those that are ready, by how many; and whose each is.
         self._digests: Counter[str] = Counter()
         self._digest_of: dict[int, str] = {}

@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from .. import codec
 from ..errors import IllegalTransition, JobNotFound, LeaseLost, PersistQError
-from ..model import TERMINAL, Job, JobFilter, JobStatus
+from ..model import Job, JobFilter, JobStatus
 from ..states import TRANSITIONS, allowed
 from . import tallies
 from .schema import CRASHED, DELAYED, READY, Listed, events, jobs, status_is
@@ -148,11 +148,9 @@ def delete_ids(connection: Connection, ids: Sequence[int], *where: Condition) ->
     return len(gone)
 
 
-def purge_page(connection: Connection, *, before: datetime, status: JobStatus, size: int) -> int:
-    """Delete one page of jobs that ended with ``status`` before a time."""
-    if status not in TERMINAL:
-        raise IllegalTransition(f"purge is for jobs that are over, and {status} is not")
-    where = (status_is(status), jobs.c.finished_at < before)
+def delete_done(connection: Connection, *, before: datetime, size: int) -> int:
+    """Delete up to ``size`` of the jobs that were done before a time, and return how many."""
+    where = (status_is(JobStatus.DONE), jobs.c.finished_at < before)
     ids = connection.execute(select(jobs.c.id).where(*where).order_by(jobs.c.finished_at).limit(size)).scalars().all()
     return delete_ids(connection, ids, *where)
 

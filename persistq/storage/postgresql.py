@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event
 
-from ..clock import Clock
+from ..clock import Clock, SystemClock
 from ..errors import ConfigError, DatabaseUnavailable, PersistQError, SchemaMismatch
 from ..settings import Settings
 from .database import Doorbell, driver_error
@@ -21,6 +21,7 @@ _LOCK = 0x70657273_69737471
 
 _RING_SECONDS = 0.01
 _IDLE_SECONDS = 1.0
+_REAL = SystemClock()
 _TRANSIENT = {"40001", "40P01"}
 _NO_SCHEMA = {"42P01", "42703", "3F000"}
 
@@ -197,7 +198,7 @@ class _Ringer:
         """Notify soon."""
         if self._owed.is_set():
             return
-        if time.monotonic() - self._sent_at >= _RING_SECONDS:
+        if _REAL.monotonic() - self._sent_at >= _RING_SECONDS:
             self._stopped = False
             self._send()
             return
@@ -227,7 +228,7 @@ class _Ringer:
             self._send()
 
     def _send(self) -> None:
-        self._sent_at = time.monotonic()
+        self._sent_at = _REAL.monotonic()
         # Consumers look every QUEUE_POLL_SECONDS all the same.
         with self._sending, suppress(Exception):
             if not self._stopped:

@@ -31,6 +31,8 @@ _RETRY_CAP_SECONDS = 1.0
 _SCHEMA_LOOK_SECONDS = 5.0
 _CALLS_BETWEEN_FOLDS = 1_000
 _KEPT = 8
+_REAL = SystemClock()
+"""For waits on what happens outside this process, which no test's clock can hurry."""
 _open: "weakref.WeakSet[Server]" = weakref.WeakSet()
 _inherited: list[Any] = []
 
@@ -149,14 +151,14 @@ class Server(Database):
 
     def _patiently(self, work: Work[Any], *, one_statement: bool = False, reading: bool = False) -> Any:
         """Run a transaction, again if another one stood in its way, for as long as a call may wait for a lock."""
-        until = time.monotonic() + self._settings.queue_busy_seconds
+        until = _REAL.monotonic() + self._settings.queue_busy_seconds
         for attempt in count(1):
             try:
                 with self.translating():
                     return self._transact(work, one_statement=one_statement, reading=reading)
             except _Again as error:
                 wait = random.uniform(0, min(_RETRY_CAP_SECONDS, _RETRY_SECONDS * 2**attempt))
-                if time.monotonic() + wait > until and attempt > 1:
+                if _REAL.monotonic() + wait > until and attempt > 1:
                     raise DatabaseUnavailable(f"other transactions stood in the way {attempt} times") from error
                 time.sleep(wait)
         raise AssertionError("unreachable")

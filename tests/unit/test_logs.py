@@ -17,7 +17,7 @@ def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.INFO, logger="persistq")
     made = Lines(caplog)
     monkeypatch.setattr(logs, "_quotas", {name: logs._Quota(quota._what) for name, quota in logs._quotas.items()})
-    monkeypatch.setattr(logs.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(logs, "_clock", SimpleNamespace(monotonic=lambda: made.now))
     return made
 
 
