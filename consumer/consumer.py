@@ -6,7 +6,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import persistq
 from persistq import cleanup, clock, logs, metrics, tasks, tracing
@@ -61,7 +60,7 @@ def _consume(settings: persistq.Settings, options: argparse.Namespace) -> int:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
-    persistq.subscribe(lambda name, fields: loop.stop() if _is_told_to_stop(name, fields) else None)
+    persistq.subscribe(lambda _name, fields: loop.stop() if fields["wish"] == "stop" else None, "worker.told")
     if options.metrics_port:
         metrics.serve(q, options.metrics_port)
     tracing.instrument(q)
@@ -69,10 +68,6 @@ def _consume(settings: persistq.Settings, options: argparse.Namespace) -> int:
     code = loop.run()
     _log.info("%s leaves with exit code %d", source.consumer, code)
     return code
-
-
-def _is_told_to_stop(name: str, fields: dict[str, Any]) -> bool:
-    return name == "worker.told" and fields["wish"] == "stop"
 
 
 def _parser(settings: persistq.Settings) -> argparse.ArgumentParser:

@@ -14,14 +14,26 @@ Carrier = Callable[[], dict[str, Any] | None]
 """Called before jobs are enqueued; what it returns travels with them, as JSON values."""
 
 _log = logging.getLogger(__name__)
-_observers: list[Observer] = []
+_observers: list[tuple[Observer, frozenset[str]]] = []
+#: Who hears an event, by its name, as far as anybody has asked.
+_hearing: dict[str, tuple[Observer, ...]] = {}
 _carriers: list[Carrier] = []
 
 
-def subscribe(observer: Observer) -> Callable[[], None]:
-    """Call ``observer`` for every event from now on; the function returned ends that."""
-    _observers.append(observer)
-    return lambda: _observers.remove(observer)
+def subscribe(observer: Observer, *names: str) -> Callable[[], None]:
+    """Call ``observer`` for every event from now on, or for those with one of the ``names``.
+
+    The function returned ends that.
+    """
+    entry = observer, frozenset(names)
+    _observers.append(entry)
+    _hearing.clear()
+
+    def end() -> None:
+        _observers.remove(entry)
+        _hearing.clear()
+
+    return end
 
 
 def carry(carrier: Carrier) -> Callable[[], None]:
@@ -46,13 +58,20 @@ def carried() -> dict[str, Any]:
 
 def emit(name: str, **fields: Any) -> None:
     """Tell every observer. One that raises is reported in the log, and hurts nobody."""
-    if not _observers:
-        return
-    for observer in tuple(_observers):
+    for observer in _who_hears(name):
         try:
             observer(name, fields)
         except Exception:  # noqa: BLE001 - an observer must never break a job
             _log.warning("an observer of %s raised", name, exc_info=True)
+
+
+def _who_hears(name: str) -> tuple[Observer, ...]:
+    try:
+        return _hearing[name]
+    except KeyError:
+        found = tuple(observer for observer, names in tuple(_observers) if not names or name in names)
+        _hearing[name] = found
+        return found
 
 
 def span(name: str, **fields: Any) -> AbstractContextManager[dict[str, Any]]:
@@ -60,7 +79,7 @@ def span(name: str, **fields: Any) -> AbstractContextManager[dict[str, Any]]:
 
     The block may add fields to the dict it is given.
     """
-    return _span(name, fields) if _observers else nullcontext(fields)
+    return _span(name, fields) if _who_hears(name) else nullcontext(fields)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def configure(level: int = logging.INFO, *, stream: TextIO | None = None, as_jso
     root.setLevel(logging.WARNING)
     _log.setLevel(level)
     logging.raiseExceptions = False  # a full or rotated log disk must never fail a job
-    subscribe(_observe)
+    subscribe(_observe, "worker.idle", *_LINES)
 
 
 class _Quota:
@@ -87,9 +87,11 @@ class _Quota:
         with self._lock:
             if second != self._second:
                 self._second, self._lines = second, 0
-            self._lines += 1
-            self._more += self._lines > ROUTINE_LINES
-            return self._lines <= ROUTINE_LINES
+            if self._lines < ROUTINE_LINES:
+                self._lines += 1
+                return True
+            self._more += 1
+            return False
 
     def sum_up(self) -> None:
         """Log how many lines were not written since the last time, if any."""

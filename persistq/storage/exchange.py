@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from .. import codec
 from ..clock import name_of, seconds
-from ..errors import JobNotFound, PersistQError, describe
+from ..errors import DatabaseUnavailable, JobNotFound, PersistQError, describe
 from ..model import Done, Exchanged, Failed, Job, JobStatus, Outcome, Released
 from ..retry import Backoff, gives_up
 from . import history, tallies
@@ -125,17 +125,17 @@ def claim(
 ) -> list[Job]:
     """Return up to ``limit`` jobs, leased: higher priority first, then older first."""
     names = _open_names(connection, now, claimant)
-    candidates = _candidates(connection, claimant, names, min(limit, CHUNK))
-    ids = _choose(candidates, at_once=limit - ahead, busy=busy)
-    if not ids:
+    found = _first_in_line(connection, claimant, names, min(limit, CHUNK))
+    chosen = found[: _how_many(found, at_once=limit - ahead, busy=busy)]
+    if not chosen:
         return []
+    ids = [row[0] for row in chosen]
     until = now.micros_after(claimant.lease)
-    rows = _CLAIM.rows(connection, ids=ids, holder=claimant.consumer, now=now.micros, until=until)
-    if len(rows) > 1:
-        order = {job_id: place for place, job_id in enumerate(ids)}
-        rows.sort(key=lambda row: order[row[0]])
+    # They are locked, or nobody else may write at all, so that they are now what they were when they were read.
+    if _CLAIM.count(connection, ids=ids, holder=claimant.consumer, now=now.micros, until=until) != len(ids):
+        raise DatabaseUnavailable("jobs that this transaction has locked were changed by another; try again")
     claimed = jobs_of(
-        rows, _CLAIMED, status=_PROCESSING, consumer_id=claimant.consumer, started_at=now.micros, lease_until=until
+        chosen, _CLAIMED, status=_PROCESSING, consumer_id=claimant.consumer, started_at=now.micros, lease_until=until
     )
     tallies.count(moves, [job.queue for job in claimed], _PENDING, _PROCESSING)
     return claimed
@@ -144,7 +144,8 @@ def claim(
 def due_in(connection: Connection, now: Now, claimant: Claimant) -> float | None:
     """Return the seconds until a claim may find something: 0 when it would now, None when nothing waits."""
     names = claimant.queues or [name for name, _ in _NAMES.rows(connection, now=now.micros) if name is not None]
-    if _candidates(connection, claimant, names, 1, look=True):
+    who = {"holder": claimant.consumer, "name": name_of(claimant.consumer)}
+    if any(_LOOK.rows(connection, of_queue=name, **who) for name in names):
         return 0.0
     first = next((row[0] for row in _NEXT.rows(connection)), None)
     return None if first is None else max(0.0, (first - now.micros) / 1_000_000)
@@ -271,11 +272,10 @@ def _complete(connection: Connection, now: Now, outcomes: Sequence[Done], moves:
 def _by_fence(values: Iterable[T], job_of: Callable[[T], Job]) -> dict[int, dict[int, T]]:
     """Return the values by their job's fence and id, ids in order, so that two who lock them cannot deadlock."""
     found: dict[int, dict[int, T]] = {}
-    for job_id, fence, value in sorted(
-        (((job := job_of(value)).id, job.fence, value) for value in values), key=_ID_AND_FENCE
-    ):
-        found.setdefault(fence, {})[job_id] = value
-    return found
+    for value in values:
+        job = job_of(value)
+        found.setdefault(job.fence, {})[job.id] = value
+    return {fence: dict(sorted(group.items(), key=_ID)) for fence, group in found.items()}
 
 
 def _ended(now: Now) -> dict[str, Any]:
@@ -331,44 +331,52 @@ def _promote(connection: Connection, now: Now) -> None:
         _PROMOTE.run(connection, ids=due).close()
 
 
-def _candidates(
-    connection: Connection, claimant: Claimant, names: Sequence[str], limit: int, *, look: bool = False
-) -> list[Sequence[Any]]:
-    """Return the jobs next in line, locked unless this is a mere look.
+def _first_in_line(
+    connection: Connection, claimant: Claimant, names: Sequence[str], limit: int
+) -> Sequence[Sequence[Any]]:
+    """Return the jobs next in line as ``_CLAIMED`` has them, locked where others could claim them too.
 
-    Queue by queue, for only then does an index give them in order.
+    Queue by queue, for only then does an index give them in order. Of one queue they are read at once, of several
+    only what decides which of them to read.
     """
-    found: list[Sequence[Any]] = []
-    statement, values = _LOOK if look else _NEXT_IN_LINE, {"most": limit}
-    if kind_of(connection) == "sqlite":
-        # Nothing is locked there, so that a few numbers will do: each is a statement of its own.
-        statement, values = _first_in_line(1 << (limit - 1).bit_length()), {}
-    me = name_of(claimant.consumer)
-    for name in names:
-        found += statement.rows(connection, of_queue=name, holder=claimant.consumer, name=me, **values)
-    if len(names) > 1:
-        found.sort(key=lambda row: (-row[1], row[0]))
-    return found[:limit]
+    if len(names) == 1:
+        return _in_line(connection, claimant, names[0], limit, all_of_it=True)
+    found = [row for name in names for row in _in_line(connection, claimant, name, limit, all_of_it=False)]
+    found.sort(key=lambda row: (-row[1], row[0]))
+    ids = [row[0] for row in found[:limit]]
+    rows = {row[0]: row for row in _READ.rows(connection, ids=ids)} if ids else {}
+    return [rows[job_id] for job_id in ids]
 
 
-def _choose(candidates: Sequence[Sequence[Any]], *, at_once: int, busy: bool) -> list[int]:
-    """Return the ids to take: a suspect alone and by an idle consumer only, never overtaken by its juniors.
+def _in_line(
+    connection: Connection, claimant: Claimant, name: str, limit: int, *, all_of_it: bool
+) -> Sequence[Sequence[Any]]:
+    values = {"of_queue": name, "holder": claimant.consumer, "name": name_of(claimant.consumer)}
+    if kind_of(connection) != "sqlite":
+        return _line_of(None, all_of_it).rows(connection, **values, most=limit)
+    # A few numbers will do, for each is a statement of its own; and what is not fetched is not even read.
+    cursor = _line_of(1 << (limit - 1).bit_length(), all_of_it).run(connection, **values)
+    found: Sequence[Sequence[Any]] = cursor.fetchmany(limit)
+    cursor.close()
+    return found
+
+
+def _how_many(rows: Sequence[Sequence[Any]], *, at_once: int, busy: bool) -> int:
+    """Return how many to take: a suspect alone and by an idle consumer only, never overtaken by its juniors.
 
     Beyond those that begin ``at_once``, none that has had an attempt or has only one: should the consumer
     die, whatever it holds has spent one, and those would be given up without having had their chances.
     """
-    chosen: list[int] = []
-    for job_id, _priority, suspect, scarce in candidates:
+    for number, (_id, _priority, suspect, attempts, max_attempts, *_) in enumerate(rows):
         if suspect:
-            return [job_id] if not (chosen or busy) else chosen
-        if scarce and len(chosen) >= at_once:
-            return chosen
-        chosen.append(job_id)
-    return chosen
+            return number or int(not busy)
+        if number >= at_once and (attempts > 1 or max_attempts == 1):
+            return number
+    return len(rows)
 
 
 _ONE: Any = literal_column("1")
-_ID_AND_FENCE = itemgetter(0, 1)
+_ID = itemgetter(0)
 _IS_PAUSED = exists().where(queues.c.name == jobs.c.queue, queues.c.paused_at.is_not(None))
 
 
@@ -386,41 +394,48 @@ _COMPLETE = Change(
 )
 _RENEW = Change(_held, lease_until=bindparam("until"))
 _KEEP = Statement(lambda _kind: update(jobs).where(jobs.c.id == bindparam("job")).values(result=bindparam("value")))
-# The rest of a job that has just been claimed is known.
+# What decides comes first; the rest of a job that has just been claimed is known.
 _CLAIMED = (
-    "id", "queue", "task", "item", "priority", "attempts", "max_attempts", "timeout", "fence", "assigned_to",
-    "suspect", "run_at", "created_at", "error", "unique_key",
+    "id", "priority", "suspect", "attempts", "max_attempts",
+    "queue", "task", "item", "timeout", "fence", "assigned_to", "run_at", "created_at", "error", "unique_key",
 )  # fmt: skip
-_CLAIM = Change(
-    lambda kind: [among(kind, jobs.c.id), status_is(JobStatus.PENDING)],
-    [jobs.c[name] for name in _CLAIMED],
-    status=literal_column(f"'{_PROCESSING}'"),
-    attempts=jobs.c.attempts + _ONE,
-    fence=jobs.c.fence + _ONE,
-    consumer_id=bindparam("holder"),
-    started_at=bindparam("now"),
-    lease_until=bindparam("until"),
+_DECISIVE = 5
+_AS_CLAIMED = [jobs.c[name] + _ONE if name in ("attempts", "fence") else jobs.c[name] for name in _CLAIMED]
+_CLAIM = Statement(
+    lambda kind: (
+        update(jobs)
+        .where(among(kind, jobs.c.id), status_is(JobStatus.PENDING))
+        .values(
+            status=literal_column(f"'{_PROCESSING}'"),
+            attempts=jobs.c.attempts + _ONE,
+            fence=jobs.c.fence + _ONE,
+            consumer_id=bindparam("holder"),
+            started_at=bindparam("now"),
+            lease_until=bindparam("until"),
+        )
+    )
 )
+_READ = Statement(lambda kind: select(*_AS_CLAIMED).where(among(kind, jobs.c.id)))
 
 
-def _line() -> Any:
+def _line(columns: Sequence[Any]) -> Any:
     """Return the query for what a claimant may take from one queue, in order."""
     mine = or_(jobs.c.assigned_to.is_(None), jobs.c.assigned_to.in_([bindparam("holder"), bindparam("name")]))
     paused = exists().where(queues.c.name == bindparam("of_queue"), queues.c.paused_at.is_not(None))
-    scarce = or_(jobs.c.attempts > literal_column("0"), jobs.c.max_attempts == _ONE)
-    query = select(jobs.c.id, jobs.c.priority, jobs.c.suspect, scarce)
-    query = query.where(*READY, jobs.c.queue == bindparam("of_queue"), mine, ~paused)
+    query = select(*columns).where(*READY, jobs.c.queue == bindparam("of_queue"), mine, ~paused)
     return query.order_by(jobs.c.priority.desc(), jobs.c.id)
 
 
-# Rows that another claim has locked are passed over, not waited for.
-_NEXT_IN_LINE = Statement(lambda _kind: _line().limit(bindparam("most")).with_for_update(skip_locked=True))
-_LOOK = Statement(lambda _kind: _line().limit(bindparam("most")))
-
-
 @cache
-def _first_in_line(number: int) -> Statement:
-    return Statement(lambda kind: first(kind, _line(), number))
+def _line_of(number: int | None, all_of_it: bool) -> Statement:
+    columns = _AS_CLAIMED if all_of_it else _AS_CLAIMED[:_DECISIVE]
+    if number is not None:
+        return Statement(lambda kind: first(kind, _line(columns), number))
+    # Rows that another claim has locked are passed over, not waited for.
+    return Statement(lambda _kind: _line(columns).limit(bindparam("most")).with_for_update(skip_locked=True))
+
+
+_LOOK = Statement(lambda kind: first(kind, _line([jobs.c.id]), 1))
 
 
 def _due(kind: str) -> Any:

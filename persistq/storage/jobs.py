@@ -1,7 +1,7 @@
 """The jobs table: transition, look up, delete."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..errors import IllegalTransition, JobNotFound, LeaseLost, PersistQError
 from ..model import Job, JobFilter, JobStatus
 from ..states import TRANSITIONS, allowed
 from . import tallies
-from .schema import CRASHED, DELAYED, READY, Listed, events, jobs, status_is
+from .schema import AT_REST, CRASHED, DELAYED, READY, Listed, events, jobs, status_is
 from .statements import kind_of
 from .tallies import Moves
 
@@ -113,7 +113,7 @@ def exists_live(connection: Connection, item: str) -> bool:
 def conditions(which: JobFilter) -> Iterator[Condition]:
     """Yield the WHERE of a filter. Text is matched literally, percent signs and all, whatever its case."""
     if which.status:
-        yield Listed().in_([status.value for status in which.status])
+        yield or_(*_listed(which.status))
     if which.crashed:
         yield and_(*CRASHED)
     for column, exact in ((jobs.c.queue, which.queue), (jobs.c.task, which.task)):
@@ -130,6 +130,15 @@ def conditions(which: JobFilter) -> Iterator[Condition]:
         yield jobs.c.created_at >= which.since
     if which.until is not None:
         yield jobs.c.created_at < which.until
+
+
+def _listed(statuses: Collection[JobStatus]) -> Iterator[Condition]:
+    """Yield the conditions of which a job with one of the statuses meets one, each with an index of its own."""
+    at_rest = [status.value for status in statuses if status is not JobStatus.PROCESSING]
+    if at_rest:
+        yield and_(Listed().in_(at_rest), AT_REST)
+    if JobStatus.PROCESSING in statuses:
+        yield jobs.c.id.in_(select(jobs.c.id).where(status_is(JobStatus.PROCESSING)))
 
 
 def _searchable(text: object) -> str:

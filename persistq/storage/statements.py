@@ -142,14 +142,10 @@ class Change:
     def __init__(
         self,
         where: Callable[[str], Sequence[ColumnElement[bool]]],
-        columns: Sequence[Column[Any]] = (jobs.c.id,),
         **values: Any,
     ) -> None:
-        self._update = Statement(
-            lambda kind: _returned(kind, update(jobs).where(*where(kind)).values(**values), columns)
-        )
+        self._update = Statement(lambda kind: _returned(kind, update(jobs).where(*where(kind)).values(**values)))
         self._lock = Statement(lambda kind: select(jobs.c.id).where(*where(kind)).with_for_update())
-        self._read = Statement(lambda kind: select(*columns).where(among(kind, jobs.c.id)))
 
     def ids(self, connection: Connection, **values: Any) -> list[int]:
         """Return the ids of the rows that were changed."""
@@ -165,18 +161,10 @@ class Change:
             self._update.run(connection, **{**values, "ids": found}).close()
         return found
 
-    def rows(self, connection: Connection, **values: Any) -> list[Any]:
-        """Return the columns of the rows, which the caller has locked, as they are after the change."""
-        if kind_of(connection) != "mysql":
-            return self._update.rows(connection, **values)
-        self._update.run(connection, **values).close()
-        return self._read.rows(connection, ids=values["ids"])
 
-
-def _returned(kind: str, statement: Any, columns: Sequence[Column[Any]]) -> Any:
-    if kind == "mysql" or (kind == ONE and len(columns) == 1):  # the number of rows says as much
-        return statement
-    return statement.returning(*columns)
+def _returned(kind: str, statement: Any) -> Any:
+    # The number of rows says as much where there is one id; MySQL and MariaDB return none.
+    return statement if kind in ("mysql", ONE) else statement.returning(jobs.c.id)
 
 
 def _place_ids(kind: str, sql: str, values: dict[str, Any]) -> str:

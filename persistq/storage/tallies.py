@@ -46,9 +46,9 @@ def add(connection: Connection, moves: Mapping[tuple[str, str], int]) -> None:
 
 def count(moves: Moves, queues: Iterable[str], source: str, target: str) -> None:
     """Add to ``moves`` that one job of each named queue leaves one status for another."""
-    for queue in queues:
-        moves[queue, source] = moves.get((queue, source), 0) - 1
-        moves[queue, target] = moves.get((queue, target), 0) + 1
+    for queue, number in Counter(queues).items():
+        moves[queue, source] = moves.get((queue, source), 0) - number
+        moves[queue, target] = moves.get((queue, target), 0) + number
 
 
 def by_queue(connection: Connection) -> dict[str, dict[str, int]]:

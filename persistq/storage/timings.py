@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from ..model import Done, Failed, Minute, Outcome, Timing
+from ..model import Done, Minute, Outcome, Released, Timing
 from .now import Now
 from .schema import micros, time_of, timings
 from .statements import Statement
@@ -41,20 +41,19 @@ class Counts:
 
     def add(self, outcomes: Iterable[Outcome], now: Now) -> None:
         """Count what ended now; what was released did not end."""
-        for outcome in outcomes:
-            job = outcome.job
-            if isinstance(outcome, Done):
-                ended = 1
-            elif isinstance(outcome, Failed):
-                ended = 0
-            else:
-                continue
-            found = self._found.get((job.queue, job.task)) or self._of((job.queue, job.task))
-            found["ended"][ended] += 1
-            if job.started_at is not None:
-                started = micros(job.started_at)
-                found["wait"][bucket_of(started - micros(job.run_at))] += 1
-                found["run"][bucket_of(now.micros - started)] += 1
+        alike = Counter(
+            (job.queue, job.task, type(outcome) is Done, job.started_at, job.run_at)
+            for outcome in outcomes
+            if type(outcome) is not Released
+            for job in (outcome.job,)
+        )
+        for (queue, task, done, started_at, run_at), number in alike.items():
+            found = self._of((queue, task))
+            found["ended"][int(done)] += number
+            if started_at is not None:
+                started = micros(started_at)
+                found["wait"][bucket_of(started - micros(run_at))] += number
+                found["run"][bucket_of(now.micros - started)] += number
 
     def and_of(self, outcomes: Iterable[Outcome], now: Now) -> "Counts":
         """Return these counts and those of what ended now, and change nothing."""
@@ -91,7 +90,11 @@ class Counts:
         ]
 
     def _of(self, key: Key) -> dict[str, Counter[int]]:
-        return self._found.setdefault(key, {"ended": Counter(), "wait": Counter(), "run": Counter()})
+        try:
+            return self._found[key]
+        except KeyError:
+            found = self._found[key] = {"ended": Counter(), "wait": Counter(), "run": Counter()}
+            return found
 
 
 _meters: "weakref.WeakSet[Meter]" = weakref.WeakSet()

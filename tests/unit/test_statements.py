@@ -136,8 +136,7 @@ def test_a_change_tells_what_it_moved(queue: Queue) -> None:
         assert raised.ids(connection, ids=[2], most=5, to=6) == []
         assert sorted(raised.ids(connection, ids=[1, 2, 3, 9], most=5, to=7)) == [1, 3]
         assert raised.ids(connection, ids=[], most=99, to=9) == []
-        assert [row[0] for row in raised.rows(connection, ids=[3], most=99, to=8)] in ([3], [])
-    assert [job.priority for job in queue.list_jobs()] == [7, 5, 8]
+    assert [job.priority for job in queue.list_jobs()] == [7, 5, 7]
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
