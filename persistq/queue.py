@@ -99,8 +99,8 @@ class PersistentQSQLAlchemy(Operations, PersistentQInterface):
             item=item, task=task, queue=queue, priority=priority, delay=delay, run_at=run_at,
             max_attempts=max_attempts, timeout=timeout, unique_key=unique_key,
         )  # fmt: skip
-        runs = runs_of([new], self.settings, self.database.now())
-        return self._enqueue(runs, connection, on_duplicate)[0]
+        run = run_of([item], new, self.settings, self.database.now())
+        return self._enqueue([run], connection, on_duplicate)[0]
 
     def enqueue_many(
         self,

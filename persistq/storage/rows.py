@@ -41,16 +41,10 @@ def runs_of(new: Sequence[NewJob], settings: Settings, now: Now) -> list[Run]:
         PayloadError: an item cannot be kept.
     """
     runs: list[Run] = []
-    for shape, group in groupby(new, _shape):
+    for _, group in groupby(new, _shape):
         together = list(group)
-        shared = _shared(together[0], settings, now)
-        items = codec.check_texts("an item", [one.item for one in together], settings.queue_max_item_bytes)
-        key = shape[-1]
-        if key is None:
-            runs.append(Run(shared, items))
-        else:
-            key = codec.check_text("a unique key", key, 255)
-            runs += [Run(shared, [item], key) for item in items]
+        run = run_of([one.item for one in together], together[0], settings, now)
+        runs += [run] if run.unique_key is None else [Run(run.shared, [item], run.unique_key) for item in run.items]
     return runs
 
 
@@ -61,8 +55,10 @@ def run_of(items: Sequence[str], shape: NewJob, settings: Settings, now: Now) ->
         ConfigError: an option is not usable.
         PayloadError: an item cannot be kept.
     """
+    shared = _shared(shape, settings, now)
     checked = codec.check_texts("an item", items, settings.queue_max_item_bytes)
-    return Run(_shared(shape, settings, now), checked)
+    key = None if shape.unique_key is None else codec.check_text("a unique key", shape.unique_key, 255)
+    return Run(shared, checked, key)
 
 
 def _shared(new: NewJob, settings: Settings, now: Now) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,21 +127,27 @@ class SQLite(Database):
         return True
 
     def _each(self, connection: Connection, group: Sequence[Call]) -> None:
-        cursor = connection.connection.cursor()
-        for call in group:
-            if call.adds_one:  # it can fail only as all of them would
-                call.result = call.work(connection)
-                continue
-            # What one caller's work refuses leaves the others' alone.
-            cursor.execute("SAVEPOINT one_call")
-            try:
-                call.result = call.work(connection)
-            except (PersistQError, ValueError) as error:
-                call.error = error
-                cursor.execute("ROLLBACK TO one_call")
-            cursor.execute("RELEASE one_call")
+        for adds_one, calls in groupby(group, attrgetter("adds_one")):  # in the order in which they came
+            if adds_one:
+                with tallies.gathered(connection):  # each can fail only as all of them would
+                    for call in calls:
+                        call.result = call.work(connection)
+            else:
+                for call in calls:
+                    self._apart(connection, call)
         if any(call.adds_jobs for call in group) and not self._needs_no_look(group):
             self._room.look(connection)
+
+    def _apart(self, connection: Connection, call: Call) -> None:
+        """Run a call so that what it is refused leaves the others' work alone."""
+        cursor = connection.connection.cursor()
+        cursor.execute("SAVEPOINT one_call")
+        try:
+            call.result = call.work(connection)
+        except (PersistQError, ValueError) as error:
+            call.error = error
+            cursor.execute("ROLLBACK TO one_call")
+        cursor.execute("RELEASE one_call")
 
     def _finish(self, work: Work[Any]) -> Any:
         """Run a transaction that work already acknowledged needs, with the reserve if it must be."""
