@@ -29,6 +29,18 @@ def test_an_observer_hears_until_it_has_had_enough() -> None:
     assert told == [("a", {"x": 1})]
 
 
+def test_an_observer_may_name_what_it_wants_to_hear(heard: Heard) -> None:
+    told: list[str] = []
+    emit("a")  # whoever subscribes later is heard all the same
+    end = subscribe(lambda name, _fields: told.append(name), "a", "c")
+    for name in ("a", "b", "c"):
+        emit(name)
+    end()
+    emit("a")
+    assert told == ["a", "c"]
+    assert [name for name, _ in heard] == ["a", "a", "b", "c", "a"]
+
+
 def test_an_observer_that_raises_hurts_neither_the_work_nor_the_next(
     caplog: pytest.LogCaptureFixture, make_queue: MakeQueue
 ) -> None:
