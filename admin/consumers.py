@@ -30,14 +30,22 @@ def list_consumers(context: typer.Context, watch: Watch = None, as_json: Json = 
 
 
 @app.command("show")
-def show(context: typer.Context, consumer: Name, as_json: Json = False) -> None:
+def show(
+    context: typer.Context,
+    consumer: Name,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many jobs of each.")] = 100,
+    as_json: Json = False,
+) -> None:
     """Show consumers of a name or id, each with the jobs that it holds: persistq consumers show consumer_00."""
     seen = window(context)
     q = seen.queue()
     rows = [_row(info) for info in q.consumers() if consumer in (info.id, info.name)]
     if not rows:
         fail(f"there is no consumer {consumer}; 'persistq consumers list' shows them", EXIT_NOT_FOUND)
-    held = {row["id"]: [job.to_dict() for job in q.list_jobs("processing", consumer=row["id"])] for row in rows}
+    found = {row["id"]: q.search(persistq.JobFilter.of("processing", consumer=row["id"]), limit=limit) for row in rows}
+    held = {consumer_id: [job.to_dict() for job in page.jobs] for consumer_id, page in found.items()}
+    if any(page.edge is not None for page in found.values()):
+        say("More jobs are held; a larger --limit shows them")
     if as_json or seen.format == "json":
         output.show_json([{**row, "jobs": held[row["id"]]} for row in rows])
         return

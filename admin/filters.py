@@ -26,8 +26,6 @@ _OPTIONS: dict[str, Any] = {
     "since": Annotated[str | None, typer.Option(help="Created within, as 24h, or since a date.")],
     "until": Annotated[str | None, typer.Option(help="Created before, as 30m ago, or a date.")],
 }
-FILTERS = tuple(_OPTIONS)
-"""Their names."""
 
 
 def filtered(command: Callable[..., None]) -> Callable[..., None]:

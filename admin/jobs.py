@@ -12,7 +12,7 @@ import persistq
 from persistq.text import safe_text, shorten
 
 from . import complete, many, output, spans
-from .filters import FILTERS, filtered
+from .filters import filtered
 from .many import COLUMNS, All, DryRun, Expect
 from .watching import Watch, again
 from .window import Json, Yes, say, window
@@ -31,20 +31,31 @@ def list_jobs(
         int, typer.Option(min=0, max=(1 << 63) - 1, help="Only ids past this one, for the next page.")
     ] = 0,
     newest: Annotated[bool, typer.Option("--newest", help="The newest jobs, newest first.")] = False,
+    before: Annotated[
+        int | None, typer.Option(min=0, max=(1 << 63) - 1, help="Only ids before this one, for the next page of these.")
+    ] = None,
+    search_for: Annotated[
+        str, typer.Option(metavar="SPAN", help="What no index finds: look further for so long, as 30s.")
+    ] = "0",
     watch: Watch = None,
     as_json: Json = False,
 ) -> None:
-    """List jobs by id: persistq list-jobs --status failed --since 24h."""
-    seen = window(context)
+    """List jobs by id: persistq list-jobs --status failed --since 24h.
+
+    An index finds jobs by status. By anything else 50,000 jobs of the status are looked through, or more with
+    --search-for; if some are left, the last line says where to go on.
+    """
+    seen, lasting = window(context), spans.seconds(search_for)
     q = seen.queue()
-    status = "crashed" if which.crashed else which.status
-    narrowed = {name: getattr(which, name) for name in FILTERS if name != "status"}
+    option = "--newest --before" if newest else "--after"
 
     def look() -> None:
-        found = q.list_jobs(status, **narrowed, limit=limit + 1, after=after, newest=newest)
-        seen.show([job.to_dict() for job in found[:limit]], COLUMNS, as_json=as_json)
-        if len(found) > limit and not newest:
-            say(f"More jobs match; the next page: --after {found[limit - 1].id}")
+        found = q.search(which, limit=limit, after=after, newest=newest, before=before, lasting=lasting)
+        seen.show([job.to_dict() for job in found.jobs], COLUMNS, as_json=as_json)
+        if found.more:
+            say(f"More jobs match; the next page: {option} {found.edge}")
+        elif found.edge is not None:
+            say(f"Looked no further than job {found.edge}; to go on: {option} {found.edge}, or --search-for 1m")
 
     again(look, watch)
 

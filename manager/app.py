@@ -32,7 +32,7 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.widgets import Frame
 
 from . import commands, screen
-from .session import Prompt, Session
+from .session import Prompt, Question, Session
 from .style import STYLE
 from .widgets import Line
 
@@ -56,6 +56,8 @@ class App:
         self.session = session
         self._histories: dict[str, InMemoryHistory] = {}
         self._asked: Prompt | object | None = None
+        #: The question that is on the screen.
+        self._shown: Question | None = None
         self._buffer = self._new_buffer(None)
         self._input = Window(BufferControl(self._buffer), height=1)
         self._main = Window(
@@ -70,6 +72,7 @@ class App:
             refresh_interval=1.0,
         )
         self.application.ttimeoutlen = _ESCAPE_SECONDS
+        self.application.before_render += lambda _application: self._forget_what_is_no_answer()
 
     def run(self) -> int:
         """Run until the person leaves, and return the exit code."""
@@ -215,9 +218,23 @@ class App:
         keys.add(Keys.SIGINT)(lambda _event: self._leave(130))
         return keys
 
+    @property
+    def _unread(self) -> bool:
+        """Whether there is a question that is not on the screen yet, so that no key can be its answer."""
+        return self.session.question not in (None, self._shown)
+
+    def _forget_what_is_no_answer(self) -> None:
+        """Drop the keys that were pressed before the question that is about to be drawn."""
+        if self._unread:
+            self.application.input.read_keys()
+            self.application.input.flush_keys()
+            self.application.key_processor.empty_queue()
+            self._buffer.reset()
+        self._shown = self.session.question
+
     def _answered(self, event: KeyPressEvent) -> None:
         key = event.key_sequence[0].key
-        if key in _NO_KEYS:
+        if key in _NO_KEYS or self._unread:
             return
         self._act(self.session.agree if key in ("y", "Y") else self.session.refuse)
 
@@ -229,6 +246,8 @@ class App:
             self.session.busy.stop.set()
 
     def _accept(self) -> None:
+        if self._unread:
+            return
         self._buffer.append_to_history()
         self._asked = _ANEW
         self.session.answer(self._buffer.text)

@@ -10,7 +10,7 @@ from starlette.routing import Route
 import persistq
 from persistq import spans
 
-from . import snapshot, words
+from . import words
 
 MOST_JOBS = 200
 _PLAIN = ("queue", "task", "consumer", "item", "error")
@@ -55,9 +55,8 @@ class Api:
         limit = min(max(_number(asked.get("limit"), 100), 1), MOST_JOBS)
         before = _number(asked.get("before"), None)
         which = persistq.JobFilter.of(asked.getlist("status"), **fields)
-        found, down_to = snapshot.search(q, which, limit, snapshot.newest(q) + 1 if before is None else before)
-        more = down_to if down_to > 1 else None
-        return JSONResponse({"jobs": [self._shown(job) for job in found], "before": more})
+        found = q.search(which, limit=limit, newest=True, before=before)
+        return JSONResponse({"jobs": [self._shown(job) for job in found.jobs], "before": found.edge})
 
     def job(self, q: persistq.PersistentQSQLAlchemy, request: Request) -> Response:
         """Answer with one job and its history."""

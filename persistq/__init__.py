@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Event,
         Exchanged,
         Failed,
+        Found,
         Job,
         JobFilter,
         JobStatus,
@@ -63,7 +64,8 @@ _HOMES = {
     "errors": "ConfigError DatabaseUnavailable DuplicateJob IllegalTransition JobNotFound LeaseLost OutcomeUnknown "
     "PayloadError PermanentError PersistQError QueueFull ReadOnly SchemaMismatch SchemaMissing Snooze UnknownStatus",
     "events": "subscribe",
-    "model": "ConsumerInfo Done Event Exchanged Failed Job JobFilter JobStatus Minute NewJob QueueInfo Released Timing",
+    "model": "ConsumerInfo Done Event Exchanged Failed Found Job JobFilter JobStatus Minute NewJob QueueInfo Released "
+    "Timing",
     "interface": "PersistentQInterface",
     "queue": "PersistentQSQLAlchemy connect db_connect persistentQ",
     "retry": "Retry",
@@ -92,9 +94,10 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "CANCELLED", "DONE", "FAILED", "PENDING", "PROCESSING", "ConfigError", "ConsumerInfo", "DatabaseUnavailable",
-    "Done", "DuplicateJob", "Event", "Exchanged", "Failed", "IllegalTransition", "Job", "JobFilter", "JobNotFound",
-    "JobStatus", "LeaseLost", "Minute", "NewJob", "OutcomeUnknown", "PayloadError", "PermanentError", "PersistQError",
-    "PersistentQInterface", "PersistentQSQLAlchemy", "QueueFull", "QueueInfo", "ReadOnly", "Released", "Retry",
-    "SchemaMismatch", "SchemaMissing", "Settings", "Snooze", "Timing", "UnknownStatus", "__version__", "cancelled",
-    "connect", "current_job", "db_connect", "default_actor", "dumps", "loads", "persistentQ", "subscribe", "task",
+    "Done", "DuplicateJob", "Event", "Exchanged", "Failed", "Found", "IllegalTransition", "Job", "JobFilter",
+    "JobNotFound", "JobStatus", "LeaseLost", "Minute", "NewJob", "OutcomeUnknown", "PayloadError", "PermanentError",
+    "PersistQError", "PersistentQInterface", "PersistentQSQLAlchemy", "QueueFull", "QueueInfo", "ReadOnly",
+    "Released", "Retry", "SchemaMismatch", "SchemaMissing", "Settings", "Snooze", "Timing", "UnknownStatus",
+    "__version__", "cancelled", "connect", "current_job", "db_connect", "default_actor", "dumps", "loads",
+    "persistentQ", "subscribe", "task",
 ]  # fmt: skip

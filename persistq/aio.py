@@ -227,6 +227,7 @@ class AsyncPersistentQ:
     events = _awaited(PersistentQSQLAlchemy.events)
     has_live_job = _awaited(PersistentQSQLAlchemy.has_live_job)
     timings = _awaited(PersistentQSQLAlchemy.timings)
+    search = _awaited(PersistentQSQLAlchemy.search)
     throughput = _awaited(PersistentQSQLAlchemy.throughput)
     arrivals = _awaited(PersistentQSQLAlchemy.arrivals)
     tally_drift = _awaited(PersistentQSQLAlchemy.tally_drift)

@@ -115,6 +115,18 @@ def check_whole(kind: str, value: object) -> int:
     raise ConfigError(f"{kind} is a whole number, not {value!r:.40}")
 
 
+def check_page(limit: object, after: object, before: object | None, *, least: int = 0) -> tuple[int, int, int | None]:
+    """Return the bounds of a page of jobs as a database can compare them.
+
+    Raises:
+        ConfigError: one is no whole number, or ``limit`` is less than ``least``.
+    """
+    if check_int("limit", limit) < least:
+        raise ConfigError(f"limit is at least {least}, not {limit}")
+    end = None if before is None else min(check_whole("before", before), LARGEST_ID)
+    return check_int("limit", limit), min(check_whole("after", after), LARGEST_ID), end
+
+
 def check_id(value: object) -> int:
     """Return ``value`` when it can be a job's id.
 

@@ -224,6 +224,17 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A page of jobs, and how far was looked for it."""
+
+    jobs: list[Job]
+    #: Whether another job that matches is known to follow.
+    more: bool
+    #: The last id that was looked at, where the next page begins; None when nothing is left to look at.
+    edge: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One line of a job's history."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -12,14 +13,17 @@ from .clock import Seconds
 from .door import Door
 from .errors import ConfigError, IllegalTransition, JobNotFound, ReadOnly
 from .explain import Explanation, explain
-from .model import Job, JobFilter, JobStatus, Minute, check_span
-from .storage import arrivals, audit, consumers, exchange, jobs, operate, queues, stats, tallies, timings
+from .model import Found, Job, JobFilter, JobStatus, Minute, check_span
+from .storage import arrivals, audit, consumers, exchange, jobs, operate, queues, search, stats, tallies, timings
 
 MOST_IDS = 100_000
 """Ids that one bulk action takes; a filter takes any number of jobs."""
 
 MOST_FAILURES = stats.MOST_FAILURES
 """Failures that ``errors`` looks at."""
+
+SPAN = search.SPAN
+"""Jobs that ``search`` looks through at once for what no index finds."""
 
 
 class Operations(Door):
@@ -272,6 +276,39 @@ class Operations(Door):
 
     # Looking, with an operator's eyes
 
+    def search(
+        self,
+        which: JobFilter | None = None,
+        *,
+        limit: int = 100,
+        newest: bool = False,
+        after: int = 0,
+        before: int | None = None,
+        lasting: Seconds = 0,
+    ) -> Found:
+        """Return a page of jobs as ``list_jobs`` has them, and how far was looked for it.
+
+        For what no index finds, such as a part of an item, the next ``SPAN`` jobs are looked through and no more, so
+        that it never takes long; with ``lasting``, as many again until the page is full or that time is over.
+        The answer's ``edge`` is the ``after``, or with ``newest`` the ``before``, to go on from.
+
+        Raises:
+            ConfigError: the limit is not at least 1, or another bound is not usable.
+        """
+        limit, after, before = codec.check_page(limit, after, before, least=1)
+        end = self.clock.monotonic() + check_span("lasting", lasting)
+        found: list[Job] = []
+        while True:
+            page = partial(
+                search.page, which=which or JobFilter(), after=after, before=before, newest=newest,
+                limit=limit - len(found),
+            )  # fmt: skip
+            seen = self._read("search", page)
+            found += seen.jobs
+            if seen.edge is None or len(found) == limit or self.clock.monotonic() >= end:
+                return replace(seen, jobs=found)
+            after, before = (after, seen.edge) if newest else (seen.edge, before)
+
     def explain(self, job_id: int) -> Explanation:
         """Return why a job does not run: the blocker, and what would stand in the way after it.
 
@@ -285,7 +322,8 @@ class Operations(Door):
     def errors(self, which: JobFilter | None = None) -> tuple[list[ErrorGroup], bool]:
         """Return failures that look alike in groups, the largest first, and whether older ones were left out.
 
-        The newest ``MOST_FAILURES`` are looked at. Without a status, failed jobs are meant.
+        The newest ``MOST_FAILURES`` are looked at, among the newest ``SPAN`` jobs of the filter's statuses. Without a
+        status, failed jobs are meant.
         """
         wanted = which or JobFilter()
         if not wanted.status and not wanted.crashed:

@@ -324,12 +324,9 @@ class PersistentQSQLAlchemy(Operations, PersistentQInterface):
         **filters: Any,
     ) -> list[Job]:
         which = JobFilter.of(status, **filters)
-        after = min(codec.check_whole("after", after), codec.LARGEST_ID)
-        bound = None if before is None else min(codec.check_whole("before", before), codec.LARGEST_ID)
-        if codec.check_int("limit", limit) < 0:
-            raise ConfigError(f"limit is at least 0, not {limit}")
+        limit, after, before = codec.check_page(limit, after, before)
         return self._read(
-            "list_jobs", partial(jobs.find, which=which, after=after, limit=limit, newest=newest, before=bound)
+            "list_jobs", partial(jobs.find, which=which, after=after, limit=limit, newest=newest, before=before)
         )
 
     def get_pending_jobs(self, /, **filters: Any) -> list[Job]:

@@ -1,6 +1,5 @@
 """Jobs: a page of the jobs that a filter matches."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,7 +10,7 @@ from persistq.clock import name_of
 
 from .. import filters
 from ..pane import TablePane
-from ..poller import Queue, Seen
+from ..poller import Queue
 from ..table import Column, Row
 
 PAGE = 200
@@ -22,19 +21,17 @@ _SHOWN_BYTES = 4_000
 
 @dataclass(frozen=True)
 class JobsLook:
-    """A page of jobs; ``edge`` is the last id of the page before it."""
+    """A page of jobs; ``edge`` is where the page before it ended."""
 
     which: persistq.JobFilter
     newest: bool = True
     edge: int | None = None
 
-    def read(self, q: Queue) -> list[persistq.Job]:
-        """Return the page, and one job more if there is another page."""
-        fields = {name: getattr(self.which, name) for name in filters.FIELDS[1:]}
-        status: Any = "crashed" if self.which.crashed else self.which.status
+    def read(self, q: Queue) -> persistq.Found:
+        """Return the page."""
         if self.newest:
-            return q.list_jobs(status, limit=PAGE + 1, newest=True, before=self.edge, **fields)
-        return q.list_jobs(status, limit=PAGE + 1, after=self.edge or 0, **fields)
+            return q.search(self.which, limit=PAGE, newest=True, before=self.edge)
+        return q.search(self.which, limit=PAGE, after=self.edge or 0)
 
 
 @dataclass
@@ -77,7 +74,8 @@ class JobsPane(TablePane):
         self.place = Place()
         #: Whether every job that the filter matches is meant, and not only those of this page.
         self.everything = False
-        self.more = False
+        #: What was found when the rows were put where they are.
+        self.found: persistq.Found | None = None
 
     @property
     def which(self) -> persistq.JobFilter:
@@ -93,16 +91,16 @@ class JobsPane(TablePane):
         """Return what the poller is to look at."""
         return JobsLook(self.which, self.place.newest, self.place.edges[-1] if self.place.edges else None)
 
-    def take(self, seen: Seen) -> None:
-        """Take a page."""
-        self.more = len(seen.data) > PAGE
-        super().take(seen)
+    def arrange(self) -> None:
+        """Show the page that was seen."""
+        super().arrange()
+        self.found = None if self.seen is None else self.seen.data
 
     def go(self, place: Place) -> None:
         """Be somewhere else among the jobs, with nothing marked."""
         self.place = place
         self.unmark()
-        self.seen = None
+        self.seen = self.found = None
         self.table.replace([])
         self.table.to(0)
         if place.cursor is not None:
@@ -119,10 +117,8 @@ class JobsPane(TablePane):
     def leaf(self, *, forward: bool) -> bool:
         """Turn a page; return whether there was one."""
         edges = self.place.edges
-        rows = self.table.rows
-        if forward and self.more and rows:
-            ids = [row.thing.id for row in rows]
-            self.go(Place(self.which, self.place.newest, [*edges, min(ids) if self.place.newest else max(ids)]))
+        if forward and self.found is not None and self.found.edge is not None:
+            self.go(Place(self.which, self.place.newest, [*edges, self.found.edge]))
         elif not forward and edges:
             self.go(Place(self.which, self.place.newest, edges[:-1]))
         else:
@@ -142,17 +138,25 @@ class JobsPane(TablePane):
     def heading(self) -> str:
         """Return where among the jobs one is."""
         words = ["newest first" if self.place.newest else "oldest first", f"page {len(self.place.edges) + 1}"]
-        words.append(f"{len(self.table.rows):,} jobs{', more behind n' if self.more else ''}")
+        words.append(f"{len(self.table.rows):,} jobs{self._rest()}")
         if self.everything:
             words.append("ALL THAT MATCH are marked")
         narrowed = filters.shown(self.which)
         return "  ".join([*words, *([f"filter: {narrowed}"] if narrowed else [])])
 
+    def _rest(self) -> str:
+        """Return what is to be had behind this page."""
+        if self.found is None or self.found.edge is None:
+            return ""
+        return ", more behind n" if self.found.more else f", looked as far as {self.found.edge}, n goes on"
+
     def empty(self) -> str:
         """Return what is said instead of rows."""
+        if self.found is not None and self.found.edge is not None:
+            return f"none as far as job {self.found.edge}; n looks further"
         return "no job matches the filter" if self.which != persistq.JobFilter() else "no jobs yet"
 
-    def rows(self, data: Sequence[persistq.Job]) -> list[Row]:
+    def rows(self, data: persistq.Found) -> list[Row]:
         """Return a row for each job."""
         return [
             Row(
@@ -163,7 +167,7 @@ class JobsPane(TablePane):
                 ),
                 job,
             )
-            for job in data[:PAGE]
+            for job in data.jobs
         ]  # fmt: skip
 
 

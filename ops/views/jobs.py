@@ -62,8 +62,8 @@ def _snapshot(asked: Mapping[str, Any], size: int) -> Snapshot:
         return kept
     q = session.queue()
     newest = snapshot.newest(q)
-    found, down_to = snapshot.search(q, _filter(asked), size, before or newest + 1)
-    fresh = Snapshot(of, [snapshot.short(job) for job in found], q.clock.now(), newest, down_to)
+    found = q.search(_filter(asked), limit=size, newest=True, before=before or newest + 1)
+    fresh = Snapshot(of, [snapshot.short(job) for job in found.jobs], q.clock.now(), newest, found.edge)
     st.session_state["snapshot"] = fresh
     return fresh
 
@@ -79,25 +79,26 @@ def _from_the_start() -> None:
 
 def _news(shot: Snapshot, asked: Mapping[str, Any]) -> None:
     """Say how many jobs have come since the snapshot, which stays as it is."""
-    found = session.queue().list_jobs(**_meant(asked), after=shot.newest, limit=_MOST_NEW)
+    found = session.queue().search(_filter(asked), after=shot.newest, limit=_MOST_NEW)
     taken = words.moment_text(shot.taken_at, session.zone())
-    st.caption(f"As of {taken} · {words.count(len(found), _MOST_NEW)} new since then")
+    known = f"{len(found.jobs)}{'' if found.edge is None else '+'}"
+    st.caption(f"As of {taken} · {known} new since then")
 
 
 def _rest(shot: Snapshot, asked: Mapping[str, Any], size: int) -> None:
     """Say what has not been looked through, and do it on request."""
-    if len(shot.jobs) >= size or shot.down_to <= 1:
+    if len(shot.jobs) >= size or shot.edge is None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"Searched from the newest job down to id {shot.down_to:,}; older ones were not looked at.")
+        st.caption(f"Searched from the newest job down to id {shot.edge:,}; older ones were not looked at.")
         if st.button("Search older jobs", key="search_older", help=f"For {snapshot.PATIENCE:g} seconds at most."):
-            missing = size - len(shot.jobs)
             with st.spinner("searching"):
-                found, down_to = snapshot.search(
-                    session.queue(), _filter(asked), missing, shot.down_to, seconds=snapshot.PATIENCE
-                )
-            jobs = [*shot.jobs, *map(snapshot.short, found)]
-            st.session_state["snapshot"] = replace(shot, jobs=jobs, down_to=down_to)
+                found = session.queue().search(
+                    _filter(asked), limit=size - len(shot.jobs), newest=True, before=shot.edge,
+                    lasting=snapshot.PATIENCE,
+                )  # fmt: skip
+            jobs = [*shot.jobs, *map(snapshot.short, found.jobs)]
+            st.session_state["snapshot"] = replace(shot, jobs=jobs, edge=found.edge)
             st.rerun()
 
 
@@ -140,17 +141,17 @@ def _filter(asked: Mapping[str, Any]) -> persistq.JobFilter:
 
 
 def _csv(asked: Mapping[str, Any]) -> str:
-    q, fields = session.queue(), _meant(asked)
+    q, which = session.queue(), _filter(asked)
     rows: list[dict[str, Any]] = []
     before: int | None = None
     size = 0
     while len(rows) < _MOST_CSV and size < _MOST_CSV_TEXT:
-        page = q.list_jobs(**fields, limit=min(_PAGE, _MOST_CSV - len(rows)), newest=True, before=before)
-        if not page:
+        found = q.search(which, limit=min(_PAGE, _MOST_CSV - len(rows)), newest=True, before=before)
+        rows += [_plain(job) for job in found.jobs]
+        size += sum(len(job.item) for job in found.jobs)
+        before = found.edge
+        if before is None:
             break
-        rows += [_plain(job) for job in page]
-        size += sum(len(job.item) for job in page)
-        before = page[-1].id
     return str(parts.csv_text(rows, _CSV))
 
 
@@ -167,13 +168,13 @@ def _plain(job: persistq.Job) -> dict[str, Any]:
     return job.to_dict() | ({"item": None} if session.hides_items() else {})
 
 
-def _paging(shot: Snapshot, size: int) -> None:
+def _paging(shot: Snapshot) -> None:
     with st.container(horizontal=True):
         if st.button("Newest", key="newest", disabled="before" not in st.session_state):
             _from_the_start()
             st.rerun()
-        if st.button("Older", key="older", disabled=len(shot.jobs) < size):
-            st.session_state["before"] = shot.jobs[-1].id
+        if st.button("Older", key="older", disabled=shot.edge is None):
+            st.session_state["before"] = shot.edge
             st.rerun()
         st.download_button(
             "CSV of this page", lambda: _page_csv(shot), "jobs.csv", "text/csv", key="csv_page", on_click="ignore",
@@ -195,7 +196,7 @@ def main() -> None:
     shot = _snapshot(asked, size)
     parts.live(lambda: _news(shot, asked))
     if not shot.jobs:
-        if shot.down_to > 1:
+        if shot.edge is not None:
             parts.empty("None of the jobs that were searched matches.", "Older ones may.")
         else:
             parts.empty("No job matches.", "Take filters away, or look again when more has been enqueued.")
@@ -206,7 +207,7 @@ def main() -> None:
     chosen = parts.table(rows, _COLUMNS, key=shot.key, alt="Jobs, the newest first", select="multi-row", config=widths)
     _rest(shot, asked, size)
     _actions(shot, chosen, asked)
-    _paging(shot, size)
+    _paging(shot)
 
 
 main()

@@ -12,7 +12,7 @@ from ..actions import Action, Preview, Progress, Refused
 from ..errors import IllegalTransition
 from ..model import CRASHED, Job, JobFilter, JobStatus
 from ..retry import Backoff
-from . import audit, history
+from . import audit, history, search
 from .exchange import crash, give_back
 from .jobs import CHUNK, Condition, conditions, delete_ids, get, job_of, last_id, refusal, transition
 from .now import Now
@@ -220,13 +220,17 @@ def _marks(connection: Connection, ids: Sequence[int], unchanged_since: Now | No
 def _matching(
     connection: Connection, which: JobFilter, after: int, cutoff: int, unchanged_since: Now | None = None
 ) -> list[Any]:
-    where = [jobs.c.id <= cutoff, *conditions(which), *_untouched(unchanged_since)]
+    """Return all of them, however far apart they are, by statements of which each looks at so many jobs."""
+    where = [*conditions(which), *_untouched(unchanged_since)]
     found: list[Any] = []
-    while page := connection.execute(
-        select(*_MARK).where(jobs.c.id > after, *where).order_by(jobs.c.id).limit(_PAGE)
-    ).all():
-        found += page
-        after = page[-1].id
+    while after < cutoff:
+        end = search.reach(connection, which, after=after, before=cutoff + 1) or cutoff
+        while page := connection.execute(
+            select(*_MARK).where(jobs.c.id > after, jobs.c.id <= end, *where).order_by(jobs.c.id).limit(_PAGE)
+        ).all():
+            found += page
+            after = page[-1].id
+        after = end
     return found
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Connection, and_, func, select, type_coerce
 from ..actions import ErrorGroup
 from ..explain import MOST_AHEAD, Facts
 from ..model import Job, JobFilter, JobStatus
-from . import consumers
+from . import consumers, search
 from .jobs import conditions, get
 from .now import Now
 from .schema import READY, jobs, queues, time_of
@@ -41,11 +41,12 @@ def facts(connection: Connection, now: Now, wall: datetime, job_id: int) -> Fact
 
 
 def errors(connection: Connection, which: JobFilter) -> tuple[list[ErrorGroup], bool]:
-    """Return the newest failures in groups, the largest first, and whether there are more than were looked at."""
+    """Return the newest failures in groups, the largest first, and whether older jobs were not looked at."""
     ended = type_coerce(jobs.c.finished_at, BigInteger)  # as it is kept: only a group's newest is told
     query = select(jobs.c.id, jobs.c.queue, jobs.c.task, func.substr(jobs.c.error, 1, _LONGEST), ended)
-    query = query.where(jobs.c.error.is_not(None), *conditions(which)).order_by(jobs.c.id.desc())
-    rows = connection.execute(query.limit(MOST_FAILURES + 1)).all()
+    end = search.reach(connection, which, newest=True)
+    query = query.where(jobs.c.id >= (end or 0), jobs.c.error.is_not(None), *conditions(which))
+    rows = connection.execute(query.order_by(jobs.c.id.desc()).limit(MOST_FAILURES + 1)).all()
     known: dict[str, tuple[str, str]] = {}
     sizes: Counter[tuple[str, str, str, str | None]] = Counter()
     newest: dict[tuple[str, str, str, str | None], tuple[int, int | None]] = {}
@@ -61,7 +62,8 @@ def errors(connection: Connection, which: JobFilter) -> tuple[list[ErrorGroup], 
         )
         for (error, message, queue, task), (job_id, ended_at) in newest.items()
     ]  # fmt: skip
-    return sorted(found, key=lambda group: (-group.count, -group.newest_id)), len(rows) > MOST_FAILURES
+    left_out = end is not None or len(rows) > MOST_FAILURES
+    return sorted(found, key=lambda group: (-group.count, -group.newest_id)), left_out
 
 
 def _ahead(connection: Connection, job: Job) -> int:

@@ -290,7 +290,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_unless_asked(
         secret = "hunter2"  # noqa: F841 - locals must not be shown
         raise RuntimeError("the sky fell")
 
-    monkeypatch.setattr(persistq.PersistentQSQLAlchemy, "list_jobs", explode)
+    monkeypatch.setattr(persistq.PersistentQSQLAlchemy, "search", explode)
     brief, long = invoke("list-jobs"), invoke("-v", "list-jobs")
     assert (brief.exit_code, long.exit_code) == (1, 1)
     assert brief.stderr == "persistq: RuntimeError: the sky fell (-v shows where)\n"

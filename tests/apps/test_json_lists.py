@@ -4,13 +4,16 @@ import asyncio
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.batches import fill, only
-from support.cli import ok
+from support.cli import invoke, ok
 from support.jobs import claim
 
 import persistq
@@ -34,9 +37,17 @@ LISTS: dict[str, str] = {
     "batches list": "batches list --limit 100000 --queue files",
     "batches show": "batches show {batch} --queue items --limit 100000",
     "batches recover": "batches recover --spool queues",
+    "consumers show": "--db held.db consumers show holder --limit 100000",
     "shards list": "shards list --limit 100000",
     "shards show": "shards show Mail/0 --limit 100000",
+    "stats": "stats",
 }
+ROWS: dict[str, Callable[[Any], list[Any]]] = {
+    "consumers show": lambda found: found[0]["jobs"],
+    "stats": lambda found: found["queues"],
+}
+"""Where in the document they are; elsewhere it is they."""
+
 ONE_DOCUMENT = {
     "of one thing": {
         "show-job", "explain", "queues show", "audit show", "db upgrade", "db init", "db check", "db info",
@@ -46,8 +57,6 @@ ONE_DOCUMENT = {
         "batches delete",
     },
     "of as many rows as the program has checks, settings or revisions": {"doctor", "config show", "db history"},
-    "of the processes that go by one name": {"consumers show"},
-    "with the rows of 'queues list' in it": {"stats"},
 }  # fmt: skip
 """What does not grow with the queue, and is shown to be JSON elsewhere."""
 
@@ -67,12 +76,7 @@ def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         q.enqueue("0.txt", "q0")
         q.fail(claim(q, queue="q0"), "ValueError: bad", permanent=True)
         q.note("looked", {})
-        now = q.clock.now()
-        q.beat(
-            persistq.ConsumerInfo(
-                id="0", name="worker", host="h", pid=1, queues=(), concurrency=1, running=0, started_at=now, seen_at=now
-            )
-        )
+        beat(q, "0")
         with closing(sqlite3.connect(folder / "queue.db")) as connection:
             multiply(connection, "jobs", number, item="i || '.txt'", queue="'q' || i", id="i + 1")
             multiply(connection, "consumers", number, id="i")
@@ -82,7 +86,38 @@ def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         asyncio.run(add_requests(q, number))
     q.close()
     add_files(folder, number)
+    add_holder(folder / "held.db", number)
     return folder, number
+
+
+def beat(q: persistq.PersistentQSQLAlchemy, consumer: str) -> None:
+    now = q.clock.now()
+    q.beat(
+        persistq.ConsumerInfo(
+            id=consumer,
+            name=consumer,
+            host="h",
+            pid=1,
+            queues=(),
+            concurrency=1,
+            running=0,
+            started_at=now,
+            seen_at=now,
+        )
+    )
+
+
+def add_holder(path: Path, number: int) -> None:
+    """Make a queue whose only consumer holds so many jobs."""
+    q = persistq.connect(path, queue_durability="process")
+    beat(q, "holder")
+    if number:
+        q.enqueue("x")
+        claim(q, "holder")
+        with closing(sqlite3.connect(path)) as connection:
+            multiply(connection, "jobs", number, id="i + 1")
+            connection.commit()
+    q.close()
 
 
 def multiply(connection: sqlite3.Connection, table: str, number: int, **changed: str) -> None:
@@ -133,4 +168,20 @@ def test_a_list_of_any_length_is_one_document(
     batch = only(folder / "spool", queue="items").name
     found = json.loads(ok(*LISTS[name].format(batch=batch).split(), "--json"))
     expected = {"batches show": max(number, 1), "errors": min(number, MOST_FAILURES)}  # no batch is without items
-    assert len(found) == expected.get(name, number)
+    assert len(ROWS.get(name, list)(found)) == expected.get(name, number)
+
+
+@pytest.mark.parametrize("number", [1, MANY])
+def test_ids_that_were_typed_are_one_document(
+    number: int, q: persistq.PersistentQSQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a command of this form the others share everything but the action, which is spared here."""
+    job = q.get_job(q.enqueue("x"))
+    monkeypatch.setattr(persistq.PersistentQSQLAlchemy, "cancel", lambda _q, job_id, _reason: replace(job, id=job_id))
+    found = json.loads(ok("cancel", *map(str, range(1, number + 1)), "--json"))
+    assert [row["id"] for row in found] == list(range(1, number + 1))
+
+
+def test_ids_of_which_none_is_known_are_one_document_too(q: persistq.PersistentQSQLAlchemy) -> None:
+    result = invoke("cancel", "4711", "4712", "--json")
+    assert (json.loads(result.stdout), result.exit_code) == ([], 3)

@@ -16,6 +16,7 @@ from support.visits import Visit
 import persistq
 from persistq import batch
 from persistq.sharded import Handler, Route, SQLAlchemyStorage
+from persistq.storage import search
 
 PAGES = [path.stem for path in sorted((ROOT / "ops" / "views").glob("[a-z]*.py"))]
 
@@ -127,8 +128,7 @@ def test_pages_follow_each_other_without_a_gap(q: persistq.PersistentQSQLAlchemy
 def test_a_search_begins_with_the_newest_and_goes_on_when_asked(
     q: persistq.PersistentQSQLAlchemy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "SPAN", 10)
-    monkeypatch.setattr(snapshot, "FEW", 20)
+    monkeypatch.setattr(search, "SPAN", 10)
     q.fail(claim_new(q, "needle"), "needle", permanent=True)
     q.enqueue_many(["hay"] * 34)
     assert [row["id"] for row in Visit("jobs", status="failed", error="needle").table()] == [1], "few are failed"

@@ -11,6 +11,7 @@ from persistq.admin.jobs import COLUMNS
 from support.cli import COMMAND, environment, invoke, ok
 
 import persistq
+from persistq.storage import search
 
 LONG = "/data/" + "very-long-name-" * 40 + "end"
 
@@ -138,6 +139,31 @@ def test_messages_go_to_stderr(q: persistq.PersistentQSQLAlchemy) -> None:
     assert len(page.stdout.splitlines()) == 2
     assert page.stderr == "More jobs match; the next page: --after 2\n"
     assert invoke("list-jobs", "--after", "2").stderr == ""
+
+
+def test_a_search_says_how_far_it_looked_and_how_to_go_on(
+    q: persistq.PersistentQSQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SPAN", 10)
+    q.enqueue_many(["needle"] + ["hay"] * 20 + ["needle"])
+    first = invoke("--format", "ids", "list-jobs", "--item", "needle")
+    assert (first.stdout, first.exit_code) == ("1\n", 0)
+    assert first.stderr == "Looked no further than job 10; to go on: --after 10, or --search-for 1m\n"
+    newest = invoke("--format", "ids", "list-jobs", "--item", "needle", "--newest")
+    assert newest.stdout == "22\n"
+    assert "to go on: --newest --before 13," in newest.stderr
+    rest = invoke("--format", "ids", "list-jobs", "--item", "needle", "--newest", "--before", "3")
+    assert (rest.stdout, rest.stderr) == ("1\n", "")
+    whole = invoke("--format", "ids", "list-jobs", "--item", "needle", "--search-for", "1m")
+    assert (whole.stdout, whole.stderr) == ("1\n22\n", "")
+    assert json.loads(ok("list-jobs", "--item", "no such", "--json")) == []
+
+
+def test_the_newest_come_in_pages_too(q: persistq.PersistentQSQLAlchemy) -> None:
+    q.enqueue_many(["a", "b", "c"])
+    page = invoke("--format", "ids", "list-jobs", "--newest", "--limit", "2")
+    assert (page.stdout, page.stderr) == ("3\n2\n", "More jobs match; the next page: --newest --before 2\n")
+    assert ok("--format", "ids", "list-jobs", "--newest", "--before", "2") == "1\n"
 
 
 def test_the_pages_hold_every_job_once(q: persistq.PersistentQSQLAlchemy) -> None:

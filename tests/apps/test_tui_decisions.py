@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from persistq.manager import registry
+from persistq.manager.session import Question
 from support.batches import fill
 from support.jobs import WORKER, claim
 from support.tui import ENTER, ESCAPE, Manager
@@ -101,6 +102,21 @@ def test_an_answer_typed_ahead_is_no_answer(q: Queue, start: Start, monkeypatch:
     shown.press("n")
     shown.until("nothing was done")
     assert q.counts()["pending"] == 1
+
+
+@pytest.mark.parametrize("count", [None, 1])
+def test_keys_that_come_with_the_question_are_no_answer(start: Start, count: int | None) -> None:
+    """They were on their way when it was asked, so whoever pressed them had not read it."""
+    shown, said = start(), threading.Event()
+
+    def ask() -> None:
+        shown.press(*(["y", "y"] if count is None else ["1", ENTER]))
+        shown.session.ask(Question("really?", (), said.set), count=count)
+
+    shown.session.post(ask)
+    shown.until("really?")
+    shown.go("n", "nothing was done" if count is None else "go ahead: n")
+    assert not said.is_set()
 
 
 def test_a_job_that_changed_since_the_question_is_left_as_it_is(q: Queue, start: Start) -> None:

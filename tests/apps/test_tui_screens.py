@@ -12,6 +12,7 @@ from support.tui import DOWN, ENTER, ESCAPE, UP, Manager
 
 import persistq
 from persistq import ConsumerInfo
+from persistq.storage import search
 
 Start = Callable[..., Manager]
 SIZES = [(60, 12), (80, 24), (200, 50)]
@@ -367,3 +368,20 @@ def test_typed_commands_are_those_of_the_command_line() -> None:
         found += [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
     own = {"help", "quit", "refresh"}
     assert {one.name for one in registry.COMMANDS if one.typed} - own <= set(found)
+
+
+def test_a_search_says_how_far_it_looked_and_goes_on_with_the_next_page(
+    q: persistq.PersistentQSQLAlchemy, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SPAN", 10)
+    q.enqueue_many(["needle"] + ["hay"] * 20 + ["needle"])
+    shown = start()
+    shown.go("2", "22 jobs")
+    shown.press("/")
+    shown.until("Enter does it")
+    shown.press("needle", ENTER)
+    shown.until("1 jobs, looked as far as 13, n goes on")
+    shown.go("n", "page 2", "none as far as job 3; n looks further")
+    shown.go("n", "page 3", "1 jobs")
+    assert "n goes on" not in shown.text()
+    shown.go("N", "page 2", "n looks further")
