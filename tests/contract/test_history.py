@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import func, select
 from support.clock import FakeClock
 from support.jobs import OTHER, WORKER, MakeQueue, Queue, claim
 
@@ -74,16 +75,16 @@ def test_each_attempt_keeps_its_own_error_and_traceback(queue: Queue) -> None:
     assert (queue.get_job(1).error, kinds(queue)[-1]) == ("ValueError: error 3", "failed")
 
 
-@pytest.mark.parametrize("filler", ["x", "ü", "\0", "\udcff", "\n", '"', "\U0001f600"], ids=ascii)
-def test_a_long_traceback_keeps_its_ends(queue: Queue, filler: str) -> None:
-    queue.enqueue("x")
-    queue.fail(claim(queue), raised("begins" + filler * 100_000 + "ends"))
-    (event,) = queue.events(1)
-    trace = event.detail["traceback"]
-    assert MAX_ERROR_CHARS - 2 <= len(trace) <= MAX_ERROR_CHARS
-    assert trace.startswith("Traceback")
-    assert trace.rstrip().endswith("ends")
-    assert len(event.detail["error"]) <= MAX_ERROR_CHARS
+def test_a_long_traceback_keeps_its_ends(queue: Queue) -> None:
+    for filler in ("x", "ü", "\0", "\udcff", "\n", '"', "\U0001f600"):
+        job_id = queue.enqueue("x")
+        queue.fail(claim(queue), raised("begins" + filler * 100_000 + "ends"), permanent=True)
+        event = queue.events(job_id)[0]
+        trace = event.detail["traceback"]
+        assert MAX_ERROR_CHARS - 2 <= len(trace) <= MAX_ERROR_CHARS, ascii(filler)
+        assert trace.startswith("Traceback")
+        assert trace.rstrip().endswith("ends")
+        assert len(event.detail["error"]) <= MAX_ERROR_CHARS
 
 
 def crash(q: Queue) -> None:
@@ -137,13 +138,20 @@ def grow(q: Queue, job_id: int) -> None:
         connection.execute(schema.events.insert(), [line] * KEPT)
 
 
+def lines_of(q: Queue, job_id: int) -> int:
+    """Count them, for to read a hundred lines after each turn would take most of the time."""
+    counted = select(func.count()).where(schema.events.c.job_id == job_id)
+    with q.engine.connect() as connection:
+        return int(connection.execute(counted).scalar_one())
+
+
 @pytest.mark.parametrize("attempts", [1, 2, 3, 4, 1_000])
 def test_it_is_cut_however_often_a_job_crashes_and_is_resubmitted(make_queue: MakeQueue, attempts: int) -> None:
     q = make_queue(queue_backoff_seconds=0)
     grow(q, q.enqueue("x", max_attempts=attempts))
     for _ in range(2 * LOOK_EVERY + 6):
         crash(q)
-        assert KEPT <= len(q.events(1)) <= MOST
+        assert KEPT <= lines_of(q, 1) <= MOST
 
 
 @pytest.mark.parametrize(
@@ -156,7 +164,7 @@ def test_it_is_cut_whatever_happens_to_a_job_again_and_again(
     grow(q, q.enqueue("x"))
     for _ in range(2 * LOOK_EVERY + 6):
         act(q)
-        assert KEPT <= len(q.events(1)) <= MOST
+        assert KEPT <= lines_of(q, 1) <= MOST
     assert kinds(q)[-1] != "old"
 
 

@@ -74,22 +74,20 @@ def _job(lines: list[str], **changes: Any) -> str:
     return json.dumps(found)
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["", "no json", "[]", "{}", "null", '{"job": 1}', '{"job": {}}', "[" * 10_000, '{"queue": {"name": 1}}',
-     {"id": "1"}, {"id": True}, {"priority": 1.5}, {"item": None}, {"run_at": "now"}, {"more": 1}],
-    ids=str,
-)  # fmt: skip
-def test_one_bad_line_and_nothing_is_added(queue: Queue, lines: list[str], line: Any) -> None:
-    bad = _job(lines, **line) if isinstance(line, dict) else line
-    if not bad:
-        lines.insert(0, '{"job": {}}')
-    else:
-        lines.append(bad)
-    with pytest.raises(PayloadError, match="line"):
-        upkeep.take_in(queue, lambda: lines)
-    assert queue.list_jobs() == []
-    assert queue.queues() == []
+BAD_LINES: list[Any] = [
+    "", "no json", "[]", "{}", "null", '{"job": 1}', '{"job": {}}', "[" * 10_000, '{"queue": {"name": 1}}',
+    {"id": "1"}, {"id": True}, {"priority": 1.5}, {"item": None}, {"run_at": "now"}, {"more": 1},
+]  # fmt: skip
+
+
+def test_one_bad_line_and_nothing_is_added(queue: Queue, lines: list[str]) -> None:
+    for line in BAD_LINES:
+        bad = _job(lines, **line) if isinstance(line, dict) else line
+        given = [*lines, bad] if bad else ['{"job": {}}', *lines]
+        with pytest.raises(PayloadError, match="line"):
+            pytest.fail(f"{line!r:.40} as {upkeep.take_in(queue, lambda given=given: given)}")  # type: ignore[misc]
+        assert queue.list_jobs() == []
+        assert queue.queues() == []
     assert queue.tally_drift() == {}
 
 

@@ -16,7 +16,7 @@ from proof.reading import World, read
 from support.databases import Databases, every_kind
 
 TESTS = Path(__file__).parents[1]
-KILLS = 100
+KILLS = 40
 """On each of three databases."""
 
 
@@ -73,7 +73,7 @@ def test_every_invariant_of_jobs_has_its_bug():
 @pytest.mark.timeout(900)  # on a busy machine what the dead left takes long to be performed, one at a time
 @every_kind
 def test_a_storm_of_kills_breaks_nothing(kind, tmp_path, every_database, long):
-    kills = 20 * KILLS if long else KILLS
+    kills = 50 * KILLS if long else KILLS
     options = ["--kills", str(kills), "--seed", "20251122", "--every", "0.05"]
     done = subprocess.run(
         [sys.executable, "-m", "proof.storm", str(tmp_path / "run"), *options],

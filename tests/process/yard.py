@@ -1,6 +1,5 @@
 """A yard: one folder with a database, tasks in a module, and the processes at work on it."""
 
-import atexit
 import os
 import signal
 import subprocess
@@ -8,12 +7,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from support.servers import Server
-from support.warm import Forked, Warm
+from support.warm import Forked, shared
 
 import persistq
 
@@ -64,13 +62,6 @@ def eventually(condition: Callable[[], T], what: str = "the condition") -> T:
         time.sleep(0.01)
 
 
-@cache
-def _warm() -> Warm:
-    warm = Warm()
-    atexit.register(warm.close)
-    return warm
-
-
 class Process:
     """A process of the yard, with what it printed."""
 
@@ -87,7 +78,7 @@ class Process:
                     cwd=folder, env=env, stdin=subprocess.PIPE, stdout=out, stderr=err,
                 )  # fmt: skip
             else:
-                self._popen = _warm().start(arguments, folder, env, out, err)
+                self._popen = shared().start(arguments, folder, env, out, err)
         self.pid = self._popen.pid
 
     @property

@@ -8,14 +8,18 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyte
 from persistq.admin.admin import app
 from typer.testing import CliRunner, Result
+
+from .warm import shared
 
 COMMAND = (sys.executable, "-m", "persistq.admin.admin")
 DEADLINE = 60.0
@@ -40,10 +44,19 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run(*arguments: str, stdin: bytes = b"", **variables: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run one command in a process of its own."""
-    return subprocess.run(
-        [*COMMAND, *arguments], input=stdin, capture_output=True, env=environment(**variables), timeout=DEADLINE
-    )
+    """Run one command in a process of its own; what it costs to start Python is spared."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = shared().start([*COMMAND[1:], *arguments], Path.cwd(), environment(**variables), out, err)
+        with process.stdin, suppress(BrokenPipeError):
+            process.stdin.write(stdin)
+        try:
+            code = process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        for stream in (out, err):
+            stream.seek(0)
+        return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
 
 
 class Terminal:

@@ -8,6 +8,7 @@ it only has another parent, which tells how it ended.
 import array
 import atexit
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -113,6 +114,14 @@ class Warm:
         if len(found) < count:
             raise RuntimeError("the process that is forked has ended")
         return found
+
+
+@functools.cache
+def shared() -> Warm:
+    """Return the one that every test of this process starts programs from; it ends with the process."""
+    warm = Warm()
+    atexit.register(warm.close)
+    return warm
 
 
 def _serve(connection: socket.socket) -> Callable[[], None]:
