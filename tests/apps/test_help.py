@@ -7,7 +7,7 @@ import sys
 import pytest
 from persistq.admin.admin import app
 from persistq.admin.commands import COMMANDS, PASSED_ON
-from support.cli import invoke, ok, run
+from support.cli import COMMAND, invoke, ok
 from typer.main import get_command
 
 
@@ -64,7 +64,7 @@ def test_the_first_page_imports_no_command() -> None:
 
 @pytest.mark.parametrize("group", ["db", "config", "queues", "consumers", "workers", "audit"])
 def test_a_group_has_all_its_commands_whatever_else_was_imported(group: str) -> None:
-    page = run(group, "--help").stdout.decode()
+    page = subprocess.run([*COMMAND, group, "--help"], capture_output=True, text=True, timeout=60).stdout
     expected = get_command(app).commands[group].commands  # type: ignore[attr-defined]
     assert all(f"\n  {name} " in page for name in expected), page
 

@@ -1,8 +1,10 @@
 """persistq up: one command that starts everything, shows it, and takes it all down again."""
 
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +12,8 @@ import pytest
 from process.yard import eventually
 from support.cli import COMMAND, Terminal, run
 from support.supervised import QUICK, Project
+
+import persistq
 
 APP = """
 import os
@@ -78,133 +82,69 @@ def make_project(tmp_path: Path) -> Iterator[Callable[..., Project]]:
         up.process.wait(60)
 
 
+@pytest.fixture
+def make_small(make_project: Callable[..., Project]) -> Callable[..., Project]:
+    """Make projects whose configuration starts one consumer and nothing else."""
+
+    def make(env: str = QUICK) -> Project:
+        project = make_project(env, layout=True)
+        path = project.folder / "supervisor" / "supervisord.conf"
+        consumer = re.search(r"^\[program:consumer\]\n.*?(?=^\[)", path.read_text(), re.MULTILINE | re.DOTALL)
+        assert consumer is not None
+        head = path.read_text().partition("[eventlistener:watchdog]")[0]
+        path.write_text(head + consumer[0].replace("numprocs=2", "numprocs=1"))
+        return project
+
+    return make
+
+
 def test_an_empty_folder_is_all_it_needs(make_project: Callable[..., Project]) -> None:
     project = make_project()
-    up = Up(project)
+    up = Up(project, "--db", "other.db", before="umask 000;")
     up.await_hints()
-    q = project.q
-    eventually(lambda: q.counts()["done"], "jobs are done")
     eventually(lambda: "consumer_01 pid" in up.out, "the processes are shown")
+    running = await_processes(project)
+    with closing(persistq.connect(project.folder / "other.db")) as q:
+        eventually(lambda: q.counts()["done"], "jobs are done")
     assert (project.folder / "supervisor" / "supervisord.conf").exists()
     assert (project.folder / "supervisord.conf").exists()
-    assert (project.folder / "run").stat().st_mode & 0o777 == 0o700
     assert "\x1b" not in up.out, "a pipe gets plain blocks"
     assert up.err.count("In another terminal") == 1
-    await_processes(project)
-    assert up.stop() == 0
-    assert project.processes() == []
-    assert "Traceback" not in up.err
-    q.close()
+    written = [*project.folder.glob("other.db*"), *(project.folder / "jobs").iterdir(),
+               *(project.folder / "logs").iterdir()]  # fmt: skip
+    lax = {path.name: oct(path.stat().st_mode & 0o777) for path in written if path.stat().st_mode & 0o077}
+    assert lax == {}, "whatever it writes is private"
+    assert (project.folder / "run").stat().st_mode & 0o777 == 0o700
 
-
-def test_run_again_it_goes_on_where_it_was(make_project: Callable[..., Project]) -> None:
-    project = make_project(layout=True)
-    up = Up(project)
-    up.await_hints()
-    q = project.q
-    eventually(lambda: q.counts()["done"], "jobs are done")
-    assert up.stop() == 0
-    assert project.processes() == []
-
-    first = q.counts()
-    assert first["processing"] == 0
-    again = Up(project)
-    again.await_hints()
-    eventually(lambda: q.counts()["done"] > first["done"], "it goes on")
-    assert q.list_jobs(limit=1)[0].id == 1, "the jobs of the first run are still there"
-    assert again.stop(signal.SIGTERM) == 0
-    assert project.processes() == []
-    assert {job.attempts for job in q.list_jobs("done", limit=1000)} == {1}
-    q.close()
-
-
-def test_a_second_one_only_watches(make_project: Callable[..., Project]) -> None:
-    project = make_project()
-    first = Up(project)
-    first.await_hints()
-    running = await_processes(project)
     second = subprocess.Popen(
-        [*COMMAND, "up", "--interval", "0.2"], cwd=project.folder, env=project.environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*COMMAND, "--db", "other.db", "up", "--interval", "0.2"], cwd=project.folder, env=project.environment(),
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert second.stdout is not None
     assert eventually(lambda: "pending" in second.stdout.readline())
-    assert set(project.processes()) - {second.pid} == set(running), "it started nothing"
+    assert set(project.processes()) - {second.pid} == set(running), "a second one starts nothing"
     second.send_signal(signal.SIGINT)
     _, err = second.communicate(timeout=60)
     assert second.returncode == 0
     assert "only watches" in err
-    assert set(project.processes()) == set(running), "and ended nothing"
-    assert first.stop() == 0
+    assert set(project.processes()) == set(running), "and ends nothing"
+
+    assert up.stop(signal.SIGTERM) == 0
     assert project.processes() == []
-
-
-def test_a_running_job_is_finished_before_the_end(make_project: Callable[..., Project]) -> None:
-    project = make_project(QUICK + "QUEUE_APP=work\nQUEUE_TASK=wait_for_gate\n")
-    (project.folder / "work.py").write_text(APP)
-    up = Up(project)
-    q = project.q
-    up.await_hints()
-    job = eventually(lambda: next(iter(q.list_jobs("processing")), None), "a job runs")
-    up.process.send_signal(signal.SIGINT)
-    eventually(lambda: "running jobs are finished first" in up.err, "it says so")
-    (project.folder / "gate").touch()
-    assert up.process.wait(60) == 0
-    assert q.get_job(job.id).status == "done"
-    assert project.processes() == []
-    q.close()
-
-
-def test_a_second_ctrl_c_releases_the_running_jobs_at_once(make_project: Callable[..., Project]) -> None:
-    project = make_project(QUICK.replace("GRACE_SECONDS=10", "GRACE_SECONDS=3600")
-                           + "QUEUE_APP=work\nQUEUE_TASK=wait_for_gate\n")  # fmt: skip
-    (project.folder / "work.py").write_text(APP)
-    up = Up(project)
-    q = project.q
-    up.await_hints()
-    job = eventually(lambda: next(iter(q.list_jobs("processing")), None), "a job runs")
-    log = project.folder / "logs" / f"{(job.consumer_id or '').partition('@')[0]}.log"
-    up.process.send_signal(signal.SIGINT)
-    eventually(lambda: "stopping: 1 jobs" in log.read_text(), "it drains")
-    assert up.stop() == 0, up.err
     assert "Traceback" not in up.err
-    assert "Fault" not in up.err
-    assert (q.get_job(job.id).status, q.get_job(job.id).attempts) == ("pending", 0)
-    assert project.processes() == []
-    q.close()
+    assert not (project.folder / "queue.db").exists(), "the database that was named is the one that is used"
 
 
-def test_whatever_it_writes_is_private(make_project: Callable[..., Project]) -> None:
-    project = make_project()
-    up = Up(project, before="umask 000;")
-    up.await_hints()
-    q = project.q
-    eventually(lambda: q.counts()["done"], "a job is done")
-    q.close()
-    written = [*project.folder.glob("queue.db*"), *(project.folder / "jobs").iterdir(),
-               *(project.folder / "logs").iterdir()]  # fmt: skip
-    lax = {path.name: oct(path.stat().st_mode & 0o777) for path in written if path.stat().st_mode & 0o077}
-    assert up.stop() == 0
-    assert lax == {}
-
-
-def test_the_database_that_was_named_is_the_one_that_is_used(make_project: Callable[..., Project]) -> None:
-    project = make_project()
-    up = Up(project, "--db", "other.db")
-    up.await_hints()
-    eventually(lambda: (project.folder / "queue.db").exists() or "done 1" in up.out, "jobs go somewhere")
-    assert up.stop() == 0
-    assert not (project.folder / "queue.db").exists()
-
-
-def test_a_person_sees_it_in_place_and_ends_it_by_ctrl_c(
+def test_a_person_sees_it_go_on_where_it_was_and_ends_it_by_ctrl_c(
     make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = make_project()
+    project = make_project(layout=True)
     monkeypatch.chdir(project.folder)
+    assert run("producer", "--count", "2", "--interval", "0").returncode == 0
+    assert run("consumer", "--drain").returncode == 0
     shown = Terminal([*COMMAND, "up", "--interval", "0.2"], columns=100, variables=project.environment())
     try:
-        eventually(lambda: shown.read() and "done 2" in shown.text(), "jobs are done")
+        eventually(lambda: shown.read() and re.search(r"done [^012]", shown.text()), "more jobs are done")
         assert "Ctrl-C ends it" in shown.text()
         shown.type_when("done", b"\x03")
         assert shown.wait() == 0
@@ -213,16 +153,61 @@ def test_a_person_sees_it_in_place_and_ends_it_by_ctrl_c(
         assert project.processes() == []
     finally:
         shown.close()
+    with closing(project.q) as q:
+        assert q.list_jobs(limit=1)[0].id == 1, "the jobs of the first run are still there"
+        assert {job.attempts for job in q.list_jobs("done", limit=1000)} == {1}
 
 
-def test_a_closed_terminal_leaves_no_process(
-    make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+def test_a_running_job_is_finished_before_the_end(make_small: Callable[..., Project]) -> None:
+    project = make_small(QUICK + "QUEUE_APP=work\nQUEUE_TASK=wait_for_gate\n")
+    (project.folder / "work.py").write_text(APP)
+    up = Up(project)
+    with closing(project.q) as q:
+        job_id = q.enqueue("x")
+        up.await_hints()
+        eventually(lambda: q.get_job(job_id).status == "processing", "a job runs")
+        up.process.send_signal(signal.SIGINT)
+        eventually(lambda: "running jobs are finished first" in up.err, "it says so")
+        (project.folder / "gate").touch()
+        assert up.process.wait(60) == 0
+        assert q.get_job(job_id).status == "done"
+    assert project.processes() == []
+
+
+def test_a_second_ctrl_c_releases_the_running_jobs_at_once(make_small: Callable[..., Project]) -> None:
+    project = make_small(
+        QUICK.replace("GRACE_SECONDS=10", "GRACE_SECONDS=3600") + "QUEUE_APP=work\nQUEUE_TASK=wait_for_gate\n"
+    )
+    (project.folder / "work.py").write_text(APP)
+    up = Up(project)
+    with closing(project.q) as q:
+        job_id = q.enqueue("x")
+        up.await_hints()
+        eventually(lambda: q.get_job(job_id).status == "processing", "a job runs")
+        log = project.folder / "logs" / "consumer_00.log"
+        up.process.send_signal(signal.SIGINT)
+        eventually(lambda: "stopping: 1 jobs" in log.read_text(), "it drains")
+        assert up.stop() == 0, up.err
+        assert "Traceback" not in up.err
+        assert "Fault" not in up.err
+        assert (q.get_job(job_id).status, q.get_job(job_id).attempts) == ("pending", 0)
+    assert project.processes() == []
+
+
+def test_a_leftover_socket_is_no_obstacle_and_a_closed_terminal_leaves_no_process(
+    make_small: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The window is closed, the ssh connection drops: a hang-up is an order to stop."""
-    project = make_project()
+    """A supervisord is killed, and its socket stays; then the window is closed: a hang-up is an order to stop."""
+    project = make_small()
+    first = Up(project)
+    first.await_hints()
+    project.clean_up()
+    first.process.wait(60)
+    assert (project.folder / "run" / "supervisor.sock").exists()
+
     monkeypatch.chdir(project.folder)
     shown = Terminal([*COMMAND, "up", "--interval", "0.2"], columns=100, variables=project.environment())
-    eventually(lambda: shown.read() and "pending" in shown.text(), "it runs")
+    eventually(lambda: shown.read() and "consumer pid" in shown.text().replace("consumer_00", "consumer"), "it runs")
     shown.hang_up()
     eventually(lambda: not project.processes(), "everything has ended")
     shown.process.wait(60)
@@ -244,21 +229,8 @@ def test_a_path_that_is_too_long_for_a_socket_is_a_clear_error(
     assert project.processes() == []
 
 
-def test_a_leftover_socket_of_a_killed_supervisord_is_no_obstacle(make_project: Callable[..., Project]) -> None:
-    project = make_project()
-    first = Up(project)
-    first.await_hints()
-    project.clean_up()
-    first.process.wait(60)
-    assert (project.folder / "run" / "supervisor.sock").exists()
-    again = Up(project)
-    again.await_hints()
-    assert again.stop() == 0
-    assert project.processes() == []
-
-
-def test_it_says_so_when_supervisord_ends_by_itself(make_project: Callable[..., Project]) -> None:
-    project = make_project()
+def test_it_says_so_when_supervisord_ends_by_itself(make_small: Callable[..., Project]) -> None:
+    project = make_small()
     up = Up(project)
     up.await_hints()
     project.type("supervisorctl shutdown")

@@ -44,9 +44,16 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run(*arguments: str, stdin: bytes = b"", **variables: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run one command in a process of its own; what it costs to start Python is spared."""
+    """Run one command in a process of its own."""
+    return run_in(Path.cwd(), arguments, environment(**variables), stdin)
+
+
+def run_in(
+    folder: Path, arguments: Sequence[str], env: dict[str, str], stdin: bytes = b""
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run one command in a process of its own, elsewhere; what it takes to start Python is spared."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = shared().start([*COMMAND[1:], *arguments], Path.cwd(), environment(**variables), out, err)
+        process = shared().start([*COMMAND[1:], *arguments], folder, env, out, err)
         with process.stdin, suppress(BrokenPipeError):
             process.stdin.write(stdin)
         try:

@@ -85,45 +85,6 @@ def test_connect_takes_what_the_other_one_takes() -> None:
     assert here.parameters == there.parameters
 
 
-def test_a_type_checker_sees_the_right_types(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-        from typing import assert_type
-        from persistq import Exchanged, Job, aio, connect, task
-        from sqlalchemy import Connection
-        from sqlalchemy.ext.asyncio import AsyncSession
-
-        @task
-        async def send(user_id: int) -> None: ...
-
-        async def use(session: AsyncSession, connection: Connection) -> None:
-            async with aio.connect("queue.db", timeout_seconds=5) as q:
-                assert_type(await q.enqueue("x", delay=3, connection=session), int)
-                assert_type(await q.enqueue_many(["x"]), list[int])
-                assert_type(await q.dequeue("me", queue="mail"), Job | None)
-                assert_type(await q.dequeue_many("me"), list[Job])
-                assert_type(await q.exchange("me", limit=1), Exchanged)
-                assert_type(await q.counts(), dict[str, int])
-                assert_type(await q.list_jobs("failed", limit=5, item="x"), list[Job])
-                assert_type(await q.get_item(), tuple[int, str] | tuple[None, None])
-                assert_type(await send.enqueue(q, user_id=3), int)
-                assert_type(send.enqueue(connect(), user_id=3), int)
-                await q.enqueue(3)
-                await q.enqueue("x", connection=connection)
-                await q.counts(5)
-                await q.cancel()
-        """)
-    )
-    # The options of the project's own check, so that what that has remembered is of use.
-    command = [sys.executable, "-m", "mypy", "--no-error-summary", str(script)]
-    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    codes = [
-        line.rpartition("[")[2] for line in checked.stdout.splitlines() if "script.py" in line and ": error: " in line
-    ]
-    assert codes == ["arg-type]", "arg-type]", "arg-type]", "call-arg]"], checked.stdout + checked.stderr
-
-
 def test_nobody_pays_for_it_who_does_not_use_it() -> None:
     script = """
         import sys
