@@ -19,7 +19,7 @@ import pyte
 from persistq.admin.admin import app
 from typer.testing import CliRunner, Result
 
-from .warm import shared
+from .warm import Forked, shared
 
 COMMAND = (sys.executable, "-m", "persistq.admin.admin")
 DEADLINE = 60.0
@@ -54,6 +54,7 @@ def run_in(
     """Run one command in a process of its own, elsewhere; what it takes to start Python is spared."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = shared().start([*COMMAND[1:], *arguments], folder, env, out, err)
+        assert process.stdin is not None
         with process.stdin, suppress(BrokenPipeError):
             process.stdin.write(stdin)
         try:
@@ -82,13 +83,14 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         env = environment(TERM="xterm-256color") | dict(variables or {})
         # stderr goes to the terminal as well: that is where a person sees it.
-        self.process = subprocess.Popen(
-            command,
-            stdin=slave, stdout=slave, stderr=slave,
-            env=env,
-            start_new_session=True,
-            preexec_fn=_take_terminal,  # so that Ctrl-C typed here reaches it
-        )  # fmt: skip
+        self.process: Forked | subprocess.Popen[bytes]
+        if list(command[:2]) == [sys.executable, "-m"]:
+            self.process = shared().start_on(slave, [str(word) for word in command[1:]], Path.cwd(), env)
+        else:
+            self.process = subprocess.Popen(
+                command, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C typed here reaches it
+            )  # fmt: skip
         os.close(slave)
 
     def type_when(self, seen: str, keys: bytes) -> None:
@@ -151,7 +153,3 @@ class Terminal:
         screen = pyte.Screen(self.columns, self.lines)
         pyte.ByteStream(screen).feed(self.sent)
         return screen
-
-
-def _take_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

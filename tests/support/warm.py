@@ -8,6 +8,7 @@ it only has another parent, which tells how it ended.
 import array
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import json
@@ -19,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 import traceback
@@ -33,7 +35,7 @@ _IMPORTED = [
     "persistq.consumer.stamp", "persistq.logs", "persistq.metrics", "persistq.mounts", "persistq.sharded",
     "persistq.storage.mariadb", "persistq.storage.migrate", "persistq.storage.postgresql",
     "persistq.storage.sqlite", "persistq.tracing", "persistq.worker", "aiosqlite", "alembic.command", "http.server",
-    "psycopg", "pymysql", "pysqlite3", "redis.asyncio", "sqlalchemy.dialects.mysql",
+    "psycopg", "pymysql", "pysqlite3", "redis.asyncio", "rich.console", "rich.table", "sqlalchemy.dialects.mysql",
     "sqlalchemy.dialects.postgresql",
 ]  # fmt: skip
 
@@ -41,9 +43,10 @@ _IMPORTED = [
 class Forked:
     """A process that was forked; it can be asked what ``subprocess.Popen`` can be asked."""
 
-    def __init__(self, pid: int, status: int, stdin: IO[bytes]) -> None:
+    def __init__(self, pid: int, status: int) -> None:
         self.pid = pid
-        self.stdin = stdin
+        #: What it reads; None on a terminal.
+        self.stdin: IO[bytes] | None = None
         self.returncode: int | None = None
         self._status = status
 
@@ -90,19 +93,31 @@ class Warm:
 
     def start(self, arguments: list[str], folder: Path, env: dict[str, str], out: IO[bytes], err: IO[bytes]) -> Forked:
         """Start ``python ARGUMENTS...``, which are ``-m MODULE ...`` or ``-c SOURCE ...``."""
+        theirs, stdin = os.pipe()
+        forked = self._fork(arguments, folder, env, [theirs, out.fileno(), err.fileno()])
+        os.close(theirs)
+        forked.stdin = os.fdopen(stdin, "wb")
+        return forked
+
+    def start_on(self, terminal: int, arguments: list[str], folder: Path, env: dict[str, str]) -> Forked:
+        """Start it on a terminal, of which it is to be the first."""
+        return self._fork(arguments, folder, env, [terminal] * 3, leads=True)
+
+    def _fork(
+        self, arguments: list[str], folder: Path, env: dict[str, str], streams: list[int], *, leads: bool = False
+    ) -> Forked:
         umask = os.umask(0)
         os.umask(umask)
-        request = json.dumps({"arguments": arguments, "folder": str(folder), "env": env, "umask": umask}).encode()
-        theirs, stdin = os.pipe()
+        wanted = {"arguments": arguments, "folder": str(folder), "env": env, "umask": umask, "leads": leads}
+        request = json.dumps(wanted).encode()
         status, told = os.pipe()
         self._socket.sendmsg(
             [len(request).to_bytes(4)],
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs, out.fileno(), err.fileno(), told]))],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*streams, told]))],
         )
         self._socket.sendall(request)
-        os.close(theirs)
         os.close(told)
-        return Forked(int.from_bytes(self._read(4)), status, open(stdin, "wb"))
+        return Forked(int.from_bytes(self._read(4)), status)
 
     def close(self) -> None:
         """End it; what it started goes on."""
@@ -179,6 +194,9 @@ def _become(request: dict[str, Any], streams: list[int]) -> Callable[[], None]:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    if request["leads"]:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there reaches it
     os.chdir(request["folder"])
     os.umask(request["umask"])
     os.environ.clear()
