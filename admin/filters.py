@@ -11,21 +11,27 @@ import persistq
 
 from . import complete, spans
 
-_STATUS_HELP = "A status, or crashed; repeatable."
 _OPTIONS: dict[str, Any] = {
     "status": Annotated[
-        list[str] | None, typer.Option("--status", "--state", help=_STATUS_HELP, autocompletion=complete.statuses)
+        list[str] | None,
+        typer.Option(
+            "--status", "--state", metavar="WORD", help="A status, or crashed; repeatable.",
+            autocompletion=complete.statuses,
+        ),
     ],
-    "queue": Annotated[str | None, typer.Option(help="Only this queue.", autocompletion=complete.queues)],
-    "task": Annotated[str | None, typer.Option(help="Only this task.", autocompletion=complete.tasks)],
+    "queue": Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this queue.", autocompletion=complete.queues)
+    ],
+    "task": Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.", autocompletion=complete.tasks)],
     "consumer": Annotated[
-        str | None, typer.Option(help="Held by or assigned to this consumer.", autocompletion=complete.consumers)
+        str | None,
+        typer.Option(metavar="NAME", help="Held by or assigned to this consumer.", autocompletion=complete.consumers),
     ],
-    "item": Annotated[str | None, typer.Option(help="Part of the item.")],
-    "error": Annotated[str | None, typer.Option(help="Part of the error.")],
-    "since": Annotated[str | None, typer.Option(help="Created within, as 24h, or since a date.")],
-    "until": Annotated[str | None, typer.Option(help="Created before, as 30m ago, or a date.")],
-}
+    "item": Annotated[str | None, typer.Option(metavar="TEXT", help="Part of the item.")],
+    "error": Annotated[str | None, typer.Option(metavar="TEXT", help="Part of the error.")],
+    "since": Annotated[str | None, typer.Option(metavar="WHEN", help="Created within, as 24h, or since a date.")],
+    "until": Annotated[str | None, typer.Option(metavar="WHEN", help="Created before, as 30m ago, or a date.")],
+}  # fmt: skip
 
 
 def filtered(command: Callable[..., None]) -> Callable[..., None]:

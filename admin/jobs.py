@@ -17,8 +17,9 @@ from .many import COLUMNS, All, DryRun, Expect
 from .watching import Watch, again
 from .window import Json, Yes, say, window
 
+_LARGEST = (1 << 63) - 1
 Id = Annotated[int, typer.Argument(metavar="ID", help="A job's id.", autocompletion=complete.jobs)]
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Job ids.", autocompletion=complete.jobs)]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Job ids.", autocompletion=complete.jobs)]
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the job's history and in the audit log.")]
 
 
@@ -26,13 +27,15 @@ Reason = Annotated[str | None, typer.Option(help="Why; kept in the job's history
 def list_jobs(
     context: typer.Context,
     which: persistq.JobFilter,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="At most so many.")] = 100,
     after: Annotated[
-        int, typer.Option(min=0, max=(1 << 63) - 1, help="Only ids past this one, for the next page.")
+        int,
+        typer.Option(metavar="ID", min=0, max=_LARGEST, show_default=False, help="Only ids past this, the next page."),
     ] = 0,
     newest: Annotated[bool, typer.Option("--newest", help="The newest jobs, newest first.")] = False,
     before: Annotated[
-        int | None, typer.Option(min=0, max=(1 << 63) - 1, help="Only ids before this one, for the next page of these.")
+        int | None,
+        typer.Option(metavar="ID", min=0, max=_LARGEST, help="Only ids below this, the next page with --newest."),
     ] = None,
     search_for: Annotated[
         str, typer.Option(metavar="SPAN", help="What no index finds: look further for so long, as 30s.")

@@ -1,7 +1,9 @@
 """The files of docs/deploy: what they start exists, and nobody is killed before a consumer's grace is over."""
 
 import configparser
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,19 @@ def test_systemd_takes_the_unit(name: str, tmp_path: Path) -> None:
         pytest.skip("needs systemd-analyze")
     done = subprocess.run([analyze, "verify", tmp_path / name], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(["hadolint"], "Dockerfile"), (["kubernetes-validate", "--strict"], "kubernetes.yaml")]
+)
+def test_a_validator_takes_the_file(command: list[str], name: str) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if shutil.which(command[0], path=path) is None:
+        pytest.skip(f"needs {command[0]}")
+    done = subprocess.run(
+        [*command, DEPLOY / name], env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_consumer_is_killed_before_its_grace_is_over() -> None:

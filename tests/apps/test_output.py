@@ -157,6 +157,7 @@ def test_a_search_says_how_far_it_looked_and_how_to_go_on(
     whole = invoke("--format", "ids", "list-jobs", "--item", "needle", "--search-for", "1m")
     assert (whole.stdout, whole.stderr) == ("1\n22\n", "")
     assert json.loads(ok("list-jobs", "--item", "no such", "--json")) == []
+    assert f"{persistq.operations.SPAN:,} jobs of the status" in ok("list-jobs", "--help")
 
 
 def test_the_newest_come_in_pages_too(q: persistq.PersistentQSQLAlchemy) -> None:
