@@ -88,6 +88,7 @@ class _Door(TyperGroup):
             raise typer.Exit(1) from None
         except Exception as error:
             if _is_typers_own(error):
+                self._point_to_the_front(error)
                 raise
             if ctx.params.get("verbose"):
                 import traceback
@@ -97,6 +98,12 @@ class _Door(TyperGroup):
 
             say(f"persistq: {type(error).__name__}: {error} (-v shows where)")
             raise typer.Exit(1) from None
+
+    def _point_to_the_front(self, error: Any) -> None:
+        """Say of an option of every command, typed behind one, where it stands."""
+        option = getattr(error, "option_name", None)
+        if any(option in parameter.opts for parameter in self.params):
+            error.message, error.possibilities = f"{option} stands before the command: persistq {option} ...", None
 
 
 app = typer.Typer(

@@ -101,6 +101,8 @@ def carry_out(
     if what.count:
         _describe(what)
         seen.confirm(f"{verb} {what.count:,} jobs in {seen.queue().dbname}?", yes=yes)
+    elif what.so_far is None and not what.missing:
+        say(f"persistq: no job matches; {verb} is for {' and '.join(sorted(what.action.sources))} jobs")
     result = run(seen, what, verb)
     row = {"operation": result.operation, "action": verb, "matched": what.count}
     row |= {"changed": result.changed, "refused": result.refused}

@@ -194,3 +194,17 @@ def test_a_full_disk_behind_stdout_is_one_line(q: persistq.PersistentQSQLAlchemy
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["list-jobs", "queues list"])
+@pytest.mark.parametrize("option", ["--db", "--format", "--read-only", "--no-input"])
+def test_an_option_of_every_command_says_where_it_stands(command: str, option: str) -> None:
+    result = invoke(*command.split(), option, "x")
+    assert result.exit_code == 2
+    assert f"{option} stands before the command: persistq {option} ..." in result.stderr
+
+
+def test_an_action_that_matches_nothing_says_what_it_is_for(one_of_each: dict[str, int]) -> None:
+    result = invoke("cancel", "--all", "--status", "done", "--yes")
+    assert (result.exit_code, result.stdout) == (0, "0\tcancel\t0\t0\t0\n")
+    assert result.stderr == "persistq: no job matches; cancel is for pending and processing jobs\n"
