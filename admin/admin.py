@@ -131,6 +131,7 @@ def options(
     form: Annotated[str | None, typer.Option("--format", metavar="|".join(FORMATS), help="How to print rows.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     fields: Annotated[str | None, typer.Option(metavar="A,B", help="Of rows, only these fields.")] = None,
+    no_items: Annotated[bool, typer.Option("--no-items", help="Show no items and no results.")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR does the same.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show where an unexpected error comes from.")
@@ -145,8 +146,10 @@ def options(
     """
     if form is not None and form not in FORMATS:
         raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
+    from . import output
     from .window import Window
 
+    output.hide_items(no_items)
     if no_color:
         os.environ["NO_COLOR"] = "1"
     only = tuple(name.strip() for name in (fields or "").split(",") if name.strip())

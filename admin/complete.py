@@ -14,8 +14,11 @@ Found = list[tuple[str, str]]
 def _quietly(find: Callable[[Any], Iterable[tuple[str, str]]]) -> Callable[[typer.Context, str], Found]:
     def complete(context: typer.Context, incomplete: str) -> Found:
         try:
-            target = context.find_root().params.get("db")
-            q = persistq.connect(target, read_only=True, queue_busy_seconds=0.2)
+            from .output import hide_items
+
+            asked = context.find_root().params
+            hide_items(bool(asked.get("no_items")))
+            q = persistq.connect(asked.get("db"), read_only=True, queue_busy_seconds=0.2)
             if not q.database.exists():
                 return []
             return [(word, text) for word, text in find(q) if word.startswith(incomplete)]
@@ -28,9 +31,9 @@ def _quietly(find: Callable[[Any], Iterable[tuple[str, str]]]) -> Callable[[type
 @_quietly
 def jobs(q: Any) -> Iterable[tuple[str, str]]:
     """Complete the newest jobs' ids."""
-    from persistq.text import shorten
+    from .output import item_of
 
-    return [(str(job.id), f"{job.status} {shorten(job.item, 40)}") for job in q.list_jobs(limit=NEWEST, newest=True)]
+    return [(str(job.id), f"{job.status} {item_of(job)}") for job in q.list_jobs(limit=NEWEST, newest=True)]
 
 
 @_quietly

@@ -71,7 +71,7 @@ def show_job(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
     if as_json or seen.format == "json":
         output.show_json({**job.to_dict(), "events": events})
         return
-    for name, value in job.to_dict().items():
+    for name, value in output.veiled(job.to_dict()).items():
         if value is not None:
             print(f"{name:13} {safe_text(value)}")
     for event in events:

@@ -123,7 +123,7 @@ def _describe(what: Preview) -> None:
     queues = ", ".join(f"{number:,} in {queue}" for queue, number in list(what.by_queue.items())[:8])
     say(f"persistq: {what.count:,} jobs match" + (f": {queues}" if queues else ""))
     for job in what.samples:
-        say(f"  job {job.id} {job.status} {shorten(job.item, 60)} {shorten(job.error or '', 60)}".rstrip())
+        say(f"  job {job.id} {job.status} {output.item_of(job)} {shorten(job.error or '', 60)}".rstrip())
     if what.count > len(what.samples):
         say(f"  and {what.count - len(what.samples):,} more")
 

@@ -12,7 +12,7 @@ import persistq
 from persistq.clock import SystemClock
 from persistq.text import shorten
 
-from .output import ago
+from .output import ago, item_of
 from .window import window
 
 NEWEST = 8
@@ -67,7 +67,7 @@ def _block(q: "persistq.PersistentQSQLAlchemy", counts: dict[str, int], before: 
     if not consumers and counts["pending"]:
         yield "  no consumer is running: start one with 'persistq consumer' or 'persistq up'"
     for job in q.list_jobs(limit=NEWEST, newest=True):
-        yield f"  job {job.id:<6} {job.status:10} {shorten(job.item, 60)} {shorten(job.error or '', 60)}".rstrip()
+        yield f"  job {job.id:<6} {job.status:10} {item_of(job)} {shorten(job.error or '', 60)}".rstrip()
 
 
 def _clock() -> str:

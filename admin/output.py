@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from persistq import spans
+from persistq import Job, spans
 from persistq.clock import SystemClock
 from persistq.text import safe_text, shorten, spreadsheet_cell
 
@@ -20,6 +20,9 @@ _LEGIBLE = 12  # characters of a cell that tell something
 _FIRST_TO_GO = ("priority", "created_at", "task", "consumer_id", "queue", "attempts", "error")
 
 
+_HIDDEN = ("item", "result")
+_hides_items = False
+
 _width: int | None = None
 """Columns of the terminal that a captured table is for, while it is captured."""
 
@@ -27,7 +30,27 @@ _width: int | None = None
 def show(rows: Sequence[Row], columns: Sequence[str], chosen: str | None) -> None:
     """Print rows. Unless chosen, a terminal gets a table and a pipe gets TSV, uncut and without a header."""
     form = chosen or ("table" if _width or sys.stdout.isatty() else "tsv")
-    _WRITERS[form](rows, columns)
+    _WRITERS[form](veiled(rows), columns)
+
+
+def hide_items(hidden: bool) -> None:
+    """Show no item and no result from now on, or show them again."""
+    global _hides_items
+    _hides_items = hidden
+
+
+def item_of(job: Job) -> str:
+    """Return a job's item as far as it may be shown, in one line."""
+    return "(hidden)" if _hides_items else shorten(job.item, 60)
+
+
+def veiled(value: Any) -> Any:
+    """Return a value that is to be printed, without what is to be hidden."""
+    if not _hides_items:
+        return value
+    if isinstance(value, Mapping):
+        return {name: None if name in _HIDDEN else veiled(part) for name, part in value.items()}
+    return [veiled(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 @contextmanager
@@ -43,7 +66,7 @@ def on_terminal(width: int) -> Iterator[None]:
 
 def show_json(value: Any) -> None:
     """Print one JSON document, which a terminal can show as it is: every control is escaped."""
-    print(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+    print(json.dumps(veiled(value), indent=2, ensure_ascii=True, default=str))
 
 
 def ago(when: datetime | str | None) -> str:

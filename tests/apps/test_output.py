@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from persistq.admin.jobs import COLUMNS
 from support.cli import COMMAND, environment, invoke, ok
+from support.jobs import WORKER, claim
 
 import persistq
 from persistq.storage import search
@@ -208,3 +209,25 @@ def test_an_action_that_matches_nothing_says_what_it_is_for(one_of_each: dict[st
     result = invoke("cancel", "--all", "--status", "done", "--yes")
     assert (result.exit_code, result.stdout) == (0, "0\tcancel\t0\t0\t0\n")
     assert result.stderr == "persistq: no job matches; cancel is for pending and processing jobs\n"
+
+
+LOOKS_AT_ITEMS = ["list-jobs", "show-job 1", "--json list-jobs", "--json show-job 1", "--format csv list-jobs",
+                  "cancel --all --dry-run", "--json cancel --all --dry-run", "edit-job 3 --priority 1 --json",
+                  "consumers show worker", "consumers show worker --json", "monitor-activity --count 1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", LOOKS_AT_ITEMS)
+def test_items_can_be_left_out(q: persistq.PersistentQSQLAlchemy, command: str) -> None:
+    q.enqueue_many(["the secret"] * 3)
+    q.complete(claim(q, WORKER), "the secret")
+    claim(q, WORKER)
+    now = q.clock.now()
+    q.beat(
+        persistq.ConsumerInfo(
+            id=WORKER, name="worker", host="h", pid=1, queues=(), concurrency=1, running=1, started_at=now, seen_at=now
+        )
+    )
+    hidden = invoke("--no-items", *command.split())
+    assert "secret" not in hidden.output
+    assert ("{" in hidden.stdout or "[" in hidden.stdout) == ("json" in command)
+    assert "the secret" in invoke(*command.split()).output
