@@ -381,15 +381,15 @@ class MariaDB(Server):
             for (table,) in self.run(f"SHOW TABLES FROM {database}")
             if not self.run(f"SELECT 1 FROM {database}.{table} LIMIT 1")
         ]
-        numbered = self.run(
-            "SELECT table_name FROM information_schema.columns "
-            f"WHERE table_schema = '{database}' AND extra = 'auto_increment'"
-        )
         # TRUNCATE takes twice as long. A transaction that a test left open is an error, not a wait.
         script = "; ".join(
             ["SET SESSION innodb_lock_wait_timeout = 10, lock_wait_timeout = 10"]
             + [f"DELETE FROM {table}" for table in tables]
-            + [f"ALTER TABLE {table} AUTO_INCREMENT = 1" for (table,) in numbered]
+        )
+        # To begin numbers anew takes far longer than all else: only where they have moved, and anybody sees them.
+        moved = (
+            "SELECT table_name FROM information_schema.tables "
+            f"WHERE table_schema = '{database}' AND auto_increment > 1 AND table_name IN ('jobs', 'audit', 'requests')"
         )
 
         def empty(connection: Any) -> None:
@@ -397,6 +397,9 @@ class MariaDB(Server):
                 cursor.execute(script)
                 while cursor.nextset():
                     pass
+                cursor.execute(moved)
+                for (table,) in cursor.fetchall():
+                    cursor.execute(f"ALTER TABLE {table} AUTO_INCREMENT = 1")
 
         return empty
 
