@@ -85,7 +85,7 @@ while left and idle < 10:
 def test_no_file_is_stamped_twice_however_often_consumers_are_killed(make_yard, long):
     yard = make_yard(timeout_seconds=0.2, queue_recovery_seconds=0.05, max_attempts=1000)
     folder = yard.folder / "jobs"
-    count, strikes = 400, 20 if long or yard.server is None else 8
+    count, strikes = 400, 20 if long else 8
     files = [jobfiles.create(folder, f"{n}\n") for n in range(count)]
     yard.q.enqueue_many([str(path) for path in files])
     assert yard.script(KILLER, str(strikes)).wait() == 0
