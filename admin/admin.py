@@ -153,7 +153,7 @@ def options(
     if no_color:
         os.environ["NO_COLOR"] = "1"
     only = tuple(name.strip() for name in (fields or "").split(",") if name.strip())
-    context.obj = Window(db, read_only, no_input, "json" if as_json else form, verbose, only)
+    context.obj = Window(db, read_only, no_input, "json" if as_json else form, verbose, only, no_items)
 
 
 def _is_typers_own(error: Exception) -> bool:

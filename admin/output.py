@@ -20,7 +20,7 @@ _LEGIBLE = 12  # characters of a cell that tell something
 _FIRST_TO_GO = ("priority", "created_at", "task", "consumer_id", "queue", "attempts", "error")
 
 
-_HIDDEN = ("item", "result")
+_HIDDEN = ("item", "result", "request")
 _hides_items = False
 
 _width: int | None = None

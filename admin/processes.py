@@ -25,7 +25,9 @@ def producer(context: typer.Context) -> None:
 
 def tui(context: typer.Context) -> None:
     """Run the queue on a full screen; its own options: persistq tui --help."""
-    _become(context, "persistq.manager.manager", *(["--read-only"] if window(context).read_only else []), writes=False)
+    seen = window(context)
+    given = {"--read-only": seen.read_only, "--no-items": seen.no_items}
+    _become(context, "persistq.manager.manager", *(option for option, set_ in given.items() if set_), writes=False)
 
 
 def ops(
@@ -41,6 +43,8 @@ def ops(
         fail("the dashboard is not installed; pip install 'persistq[dashboard]'", EXIT_FAILED)
     if window(context).read_only:
         os.environ["QUEUE_OPS_WRITE"] = "0"
+    if window(context).no_items:
+        os.environ["QUEUE_OPS_HIDE_ITEMS"] = "1"
     context.args += ["run", str(_DASHBOARD), f"--server.port={port}", f"--server.address={address}"]
     _become(context, "streamlit", writes=False)
 

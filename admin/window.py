@@ -27,6 +27,7 @@ class Window:
     verbose: bool = False
     #: Of rows, only these fields, in this order; empty means what the command shows by itself.
     fields: tuple[str, ...] = ()
+    no_items: bool = False
     _queue: "persistq.PersistentQSQLAlchemy | None" = field(default=None, repr=False)
 
     def queue(self, *, writes: bool = False) -> "persistq.PersistentQSQLAlchemy":

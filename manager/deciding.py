@@ -146,7 +146,8 @@ def _lines(s: Session, what: Preview) -> list[str]:
         lines.append(f"reason: {what.action.reason}")
     if what.action.verb == "delete":
         lines.append("with their history; this cannot be undone")
-    lines += [f"  {job.id} {job.status} {job.queue} {job.item[:200]}" for job in what.samples]
+    items = ["(hidden)" if s.hides_items else job.item[:200] for job in what.samples]
+    lines += [f"  {job.id} {job.status} {job.queue} {item}" for job, item in zip(what.samples, items, strict=True)]
     if what.missing:
         lines.append(f"not there: {', '.join(map(str, what.missing[:_IDS_SHOWN]))}")
     return lines

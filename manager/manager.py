@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), EXIT_USAGE)
     if options.read_only and not q.database.exists():
         return _fail(f"there is no database {q.dbname}, and a read-only window makes none", EXIT_DATABASE)
-    code = App(Session(q, interval=interval), color=not options.no_color).run()
+    code = App(Session(q, interval=interval, hides_items=options.no_items), color=not options.no_color).run()
     try:
         sys.stdout.flush()
     except OSError:  # the terminal is gone; Python would complain of it once more
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--interval", default="2", metavar="SECONDS", help="seconds between two looks, at least 1 (%(default)s)"
     )
+    parser.add_argument("--no-items", action="store_true", help="show no items and no results")
     parser.add_argument("--no-color", action="store_true", help="no colours; NO_COLOR does the same")
     return parser
 

@@ -25,6 +25,8 @@ class Pane(ABC):
         self.seen: Seen | None = None
         #: Whether nothing may move now.
         self.held = False
+        #: Whether items and results are not to be shown.
+        self.hides_items = False
 
     @abstractmethod
     def look(self) -> Look:

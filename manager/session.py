@@ -61,10 +61,13 @@ class Busy:
 class Session:
     """One person at one terminal."""
 
-    def __init__(self, q: Queue, *, interval: float) -> None:
+    def __init__(self, q: Queue, *, interval: float, hides_items: bool = False) -> None:
         self.q = q
+        self.hides_items = hides_items
         self.read_only = q.read_only
         self.panes: dict[str, Pane] = {pane.name: pane for pane in (make() for make in PANES)}
+        for pane in self.panes.values():
+            pane.hides_items = hides_items
         help_pane = self.panes["help"]
         assert isinstance(help_pane, HelpPane)  # noqa: S101 - for the type checker
         help_pane.commands = lambda: registry.available(read_only=self.read_only)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -67,6 +67,12 @@ class JobPane(TextPane):
         """The job that is shown, as it was last seen."""
         return None if self.seen is None else self.seen.data.job
 
+    def _seen_of(self, job: persistq.Job) -> persistq.Job:
+        """Return as much of a job as may be shown."""
+        if not self.hides_items:
+            return job
+        return replace(job, item="(hidden)", result=None if job.result is None else "(hidden)")
+
     def build(self, seen: Seen, width: int, now: datetime) -> list[Line]:
         """Return every line."""
         known: Known = seen.data
@@ -79,7 +85,7 @@ class JobPane(TextPane):
         if known.explanation:
             for text in known.explanation.lines()[1:]:
                 lines += [join([("", f" {part}")], width) for part in wrap(text, width - 2)]
-        lines += [[], *_fields(known.job, width, now), []]
+        lines += [[], *_fields(self._seen_of(known.job), width, now), []]
         for event in known.events:
             lines += _event(event, width)
         if not known.events:

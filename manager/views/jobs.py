@@ -163,12 +163,15 @@ class JobsPane(TablePane):
                 job.id,
                 (
                     job.id, str(job.status), job.queue, job.task, f"{job.attempts}/{job.max_attempts}", job.priority,
-                    job.created_at, _holder(job), job.item[:_SHOWN_BYTES], job.error,
+                    job.created_at, _holder(job), self._item(job), job.error,
                 ),
                 job,
             )
             for job in data.jobs
         ]  # fmt: skip
+
+    def _item(self, job: persistq.Job) -> str:
+        return "(hidden)" if self.hides_items else job.item[:_SHOWN_BYTES]
 
 
 def _holder(job: persistq.Job) -> str | None:

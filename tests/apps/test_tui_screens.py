@@ -385,3 +385,21 @@ def test_a_search_says_how_far_it_looked_and_goes_on_with_the_next_page(
     shown.go("n", "page 3", "1 jobs")
     assert "n goes on" not in shown.text()
     shown.go("N", "page 2", "n looks further")
+
+
+def test_items_can_be_left_out(q: persistq.PersistentQSQLAlchemy, start: Start) -> None:
+    q.complete(claim_new(q), "the secret")
+    q.enqueue("the secret")
+    shown = start(hides_items=True)
+    shown.go("2", "2 jobs", "(hidden)")
+    shown.go("C", "cancel 1 job?", "pending default (hidden)")
+    shown.press("n")
+    shown.until("nothing was done")
+    shown.go("j", "done")
+    shown.go(ENTER, "Job 1", "(hidden)")
+    assert "secret" not in shown.sent()
+
+
+def claim_new(q: persistq.PersistentQSQLAlchemy) -> persistq.Job:
+    q.enqueue("the secret")
+    return claim(q, WORKER)

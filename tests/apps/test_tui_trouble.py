@@ -273,9 +273,10 @@ def test_every_way_of_starting_it(q: Queue, screen: Any, tmp_path: Path, command
 def test_options_reach_it_through_the_command_line(q: Queue, screen: Any, tmp_path: Path) -> None:
     with closing(persistq.connect(tmp_path / "other.db")) as other:
         other.enqueue_many(["a", "b"])
-    command = (*COMMAND, "--db", str(tmp_path / "other.db"), "--read-only", "--no-color", "tui")
+    command = (*COMMAND, "--db", str(tmp_path / "other.db"), "--read-only", "--no-color", "--no-items", "tui")
     shown = screen("--interval", "1", command=command, columns=80, lines=24)
-    shown.type_when("pending 2", b"q")
+    shown.type_when("pending 2", b"2")
+    shown.type_when("(hidden)", b"q")
     assert shown.wait() == 0
     assert b"READ-ONLY" in shown.sent
     assert not COLOUR.search(shown.sent)

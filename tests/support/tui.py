@@ -68,12 +68,12 @@ class Manager:
 
     def __init__(
         self, q: persistq.PersistentQSQLAlchemy, columns: int = 100, rows: int = 30, *, interval: float = 3600.0,
-        color: bool = True,
+        color: bool = True, hides_items: bool = False,
     ) -> None:  # fmt: skip
         self.q = q
         self.size = Size(rows=rows, columns=columns)
         self.terminal = _Terminal(columns, rows)
-        self.session = Session(q, interval=interval)
+        self.session = Session(q, interval=interval, hides_items=hides_items)
         self.code: int | None = None
         self.error: BaseException | None = None
         self._color = color
