@@ -113,7 +113,7 @@ def exists_live(connection: Connection, item: str) -> bool:
 def conditions(which: JobFilter) -> Iterator[Condition]:
     """Yield the WHERE of a filter. Text is matched literally, percent signs and all, whatever its case."""
     if which.status:
-        yield or_(*_listed(which.status))
+        yield or_(*listed(which.status))
     if which.crashed:
         yield and_(*CRASHED)
     for column, exact in ((jobs.c.queue, which.queue), (jobs.c.task, which.task)):
@@ -132,7 +132,7 @@ def conditions(which: JobFilter) -> Iterator[Condition]:
         yield jobs.c.created_at < which.until
 
 
-def _listed(statuses: Collection[JobStatus]) -> Iterator[Condition]:
+def listed(statuses: Collection[JobStatus]) -> Iterator[Condition]:
     """Yield the conditions of which a job with one of the statuses meets one, each with an index of its own."""
     at_rest = [status.value for status in statuses if status is not JobStatus.PROCESSING]
     if at_rest:

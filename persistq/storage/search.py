@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, select
 
 from ..model import Found, JobFilter, JobStatus
-from .jobs import Condition, find
-from .schema import CRASHED, Listed, jobs
+from .jobs import Condition, find, listed
+from .schema import CRASHED, jobs
 from .statements import kind_of
 
 SPAN = 50_000
@@ -55,8 +55,8 @@ def _lines(connection: Connection, which: JobFilter) -> Iterator[tuple[Condition
     if which.crashed and kind_of(connection) != "mysql":
         yield CRASHED
     elif which.crashed:
-        yield (Listed() == JobStatus.PENDING.value,)
+        yield tuple(listed([JobStatus.PENDING]))
     elif which.status:
-        yield from ((Listed() == status.value,) for status in which.status)
+        yield from (tuple(listed([status])) for status in which.status)
     else:
         yield ()
