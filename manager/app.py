@@ -221,7 +221,7 @@ class App:
     @property
     def _unread(self) -> bool:
         """Whether there is a question that is not on the screen yet, so that no key can be its answer."""
-        return self.session.question not in (None, self._shown)
+        return self.session.question is not None and self.session.question is not self._shown
 
     def _forget_what_is_no_answer(self) -> None:
         """Drop the keys that were pressed before the question that is about to be drawn."""
