@@ -81,7 +81,10 @@ def _recover(spool: Spool, name: BatchName, done: Recovered) -> Recovered:
             if name.status is BatchStatus.LOADING and not _complete(spool, name, handle):
                 return replace(done, empty=done.empty + 1)
             with translating(spool.folder):
-                spool.rename(name, name.become(BatchStatus.READY))
+                try:
+                    spool.rename(name, name.become(BatchStatus.READY))
+                except FileExistsError:
+                    raise Damaged("another batch of the same name is ready") from None
         finally:
             os.close(handle)
     except Damaged as damage:
