@@ -1,7 +1,7 @@
 """Mutation: alter the code in one small place at a time and see whether a test notices: ``make mutation``.
 
-mutmut makes the mutants and forks a process for each, in a copy of the tree below ``.mutation/``. What it found out stays
-there, so a run that was ended goes on where it was; ``--again`` retries what survived, after a test was written.
+mutmut makes the mutants and forks a process for each, in a copy of the tree below ``.mutation/``. What it found out
+stays there, so a run that was ended goes on where it was; ``--again`` retries what survived, after a test was written.
 docs/reliability.md has the figures and says what the survivors are.
 """
 
@@ -23,22 +23,24 @@ SERVERS = ("postgresql", "mariadb", "redis", "valkey")
 SLOW = ("costs_the_same", "within_one_moment")
 """Parts of the names of tests that take seconds and kill nothing that the others spare."""
 
-BATCH = ("unit/test_batch_damage.py", "unit/test_batch_flow.py", "unit/test_batch_items.py", "unit/test_batch_turbo.py")
+BATCH = (
+    "unit/test_batch_damage.py", "unit/test_batch_flow.py", "unit/test_batch_recovery.py", "unit/test_batch_turbo.py",
+)  # fmt: skip
 TARGETS = {
     "persistq/states.py": ("unit/test_states.py",),
     "persistq/retry.py": ("unit/test_retry.py",),
     "persistq/storage/jobs.py": (
         "contract/test_look.py", "contract/test_operate.py", "contract/test_settle.py", "contract/test_bulk.py",
-        "contract/test_tallies.py",
+        "contract/test_operate_transfer.py", "contract/test_history.py::test_it_goes_with_the_job",
     ),
     "persistq/storage/leases.py": (
-        "contract/test_shard_coordinator.py", "contract/test_shard_storage.py", 
+        "contract/test_shard_coordinator.py", "contract/test_shard_storage.py",
         "unit/test_sqlite.py::test_a_look_for_a_free_tube_waits_for_no_writer",
     ),
     "persistq/batch/names.py": BATCH,
     "persistq/batch/recovery.py": BATCH,
     "persistq/batch/spool.py": BATCH,
-    "persistq/batch/file.py": (*BATCH, "unit/test_batch_image.py"),
+    "persistq/batch/file.py": (*BATCH, "unit/test_batch_image.py", "unit/test_batch_items.py"),
     "persistq/storage/exchange.py": (
         "contract/test_claim.py", "contract/test_settle.py", "contract/test_recover.py", "contract/test_operate.py",
         "contract/test_history.py",
@@ -128,7 +130,7 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", metavar="FILE", help=f"of {', '.join(TARGETS)}; all")
-    parser.add_argument("--minutes", type=float, default=1e6, help="stop after so long; the next run goes on from there")
+    parser.add_argument("--minutes", type=float, default=1e6, help="stop after so long; the next run goes on there")
     parser.add_argument("--again", action="store_true", help="only what survived")
     parser.add_argument("--with", dest="servers", action="append", default=[], choices=SERVERS, help="tests on it too")
     parser.add_argument("--show", action="store_true", help="run nothing, print what survived")

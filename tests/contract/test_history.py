@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import text
 from support.clock import FakeClock
 from support.jobs import OTHER, WORKER, MakeQueue, Queue, claim
 
-from persistq import Done, Failed, JobNotFound, PermanentError, Released
+from persistq import Done, Failed, JobFilter, JobNotFound, PermanentError, Released
 from persistq.codec import MAX_ERROR_CHARS
 from persistq.storage import schema
 from persistq.storage.history import KEPT, LOOK_EVERY
@@ -175,8 +176,11 @@ def test_cutting_one_history_leaves_the_others_and_the_newest_lines(make_queue: 
 
 
 def test_it_goes_with_the_job(queue: Queue) -> None:
-    queue.enqueue("x")
-    queue.cancel(1)
-    queue.delete_jobs()
+    queue.enqueue_many(["x", "y"])
+    for job_id in (1, 2):
+        queue.cancel(job_id)
+    queue.delete_jobs(JobFilter(item="x"))
     with pytest.raises(JobNotFound):
         queue.events(1)
+    with queue.engine.connect() as connection:
+        assert connection.scalars(text("SELECT job_id FROM events")).all() == [2]
