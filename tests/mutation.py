@@ -24,7 +24,8 @@ SLOW = ("costs_the_same", "within_one_moment")
 """Parts of the names of tests that take seconds and kill nothing that the others spare."""
 
 BATCH = (
-    "unit/test_batch_damage.py", "unit/test_batch_flow.py", "unit/test_batch_recovery.py", "unit/test_batch_turbo.py",
+    "unit/test_batch_damage.py", "unit/test_batch_flow.py", "unit/test_batch_recovery.py", "unit/test_batch_spool.py",
+    "unit/test_batch_turbo.py",
 )  # fmt: skip
 TARGETS = {
     "persistq/states.py": ("unit/test_states.py",),
@@ -37,7 +38,7 @@ TARGETS = {
         "contract/test_shard_coordinator.py", "contract/test_shard_storage.py",
         "unit/test_sqlite.py::test_a_look_for_a_free_tube_waits_for_no_writer",
     ),
-    "persistq/batch/names.py": BATCH,
+    "persistq/batch/names.py": ("unit/test_batch_names.py", "unit/test_batch_turbo.py"),
     "persistq/batch/recovery.py": BATCH,
     "persistq/batch/spool.py": BATCH,
     "persistq/batch/file.py": (*BATCH, "unit/test_batch_image.py", "unit/test_batch_items.py"),
