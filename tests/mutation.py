@@ -23,10 +23,6 @@ SERVERS = ("postgresql", "mariadb", "redis", "valkey")
 SLOW = ("costs_the_same", "within_one_moment")
 """Parts of the names of tests that take seconds and kill nothing that the others spare."""
 
-BATCH = (
-    "unit/test_batch_damage.py", "unit/test_batch_flow.py", "unit/test_batch_recovery.py", "unit/test_batch_spool.py",
-    "unit/test_batch_turbo.py",
-)  # fmt: skip
 TARGETS = {
     "persistq/states.py": ("unit/test_states.py",),
     "persistq/retry.py": ("unit/test_retry.py",),
@@ -39,9 +35,9 @@ TARGETS = {
         "unit/test_sqlite.py::test_a_look_for_a_free_tube_waits_for_no_writer",
     ),
     "persistq/batch/names.py": ("unit/test_batch_names.py", "unit/test_batch_turbo.py"),
-    "persistq/batch/recovery.py": BATCH,
-    "persistq/batch/spool.py": BATCH,
-    "persistq/batch/file.py": (*BATCH, "unit/test_batch_image.py", "unit/test_batch_items.py"),
+    "persistq/batch/recovery.py": ("unit/test_batch_recovery.py", "unit/test_batch_flow.py"),
+    "persistq/batch/spool.py": ("unit/test_batch_spool.py", "unit/test_batch_flow.py"),
+    "persistq/batch/file.py": ("unit/test_batch_file.py", "unit/test_batch_damage.py", "unit/test_batch_items.py"),
     "persistq/storage/exchange.py": (
         "contract/test_claim.py", "contract/test_settle.py", "contract/test_recover.py", "contract/test_operate.py",
         "contract/test_history.py",
@@ -60,15 +56,19 @@ class Run:
         self._target = target
         self._home = PLACE / target.removesuffix(".py").replace("/", "-")
 
-    def go(self, servers: list[str], again: bool, ends: float) -> bool:
+    def go(self, servers: list[str], also: list[str], again: bool, ends: float) -> bool:
         """Try the mutants; return whether there was time for all."""
         self._copy()
         names = list(self._survivors()) if again else []
         if again and not names:
             return True
         unwanted = " and ".join(f"not {part}" for part in (*SERVERS, *SLOW) if part not in servers)
-        # Not in the configuration, for there each change has mutmut forget everything.
-        surroundings = os.environ | {"PYTEST_ADDOPTS": f"-k '{unwanted}'"}
+        surroundings = os.environ | {
+            # Not in the configuration, for there each change has mutmut forget everything.
+            "PYTEST_ADDOPTS": " ".join([f"-k '{unwanted}'", *(f"tests/{test}" for test in also)]),
+            # So that processes which a test starts run the mutant as well.
+            "PYTHONPATH": str(self._home / "mutants"),
+        }
         with open(self._home / "log", "wb") as log:
             command = [MUTMUT, "run", "--max-children", "1", *names]
             process = subprocess.Popen(command, cwd=self._home, env=surroundings, stdout=log, stderr=log)
@@ -108,6 +108,7 @@ class Run:
         for name in ("persistq", "tests"):
             shutil.rmtree(self._home / name, ignore_errors=True)
             shutil.copytree(ROOT / name, self._home / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (self._home / "mutants").mkdir(exist_ok=True)  # or Python would remember that nothing can be imported from it
         shutil.copy2(ROOT / "pyproject.toml", self._home)
         plugins = ["no:xdist", "no:cacheprovider"] + ["tests.support.forgetful"] * ("/storage/" in self._target)
         lists = {
@@ -122,7 +123,7 @@ class Run:
             "process_isolation": "forkserver",
             "forkserver_warmup": "none" if self._target in AT_IMPORT else "collect",
             "timeout_multiplier": 5,
-            "timeout_constant": 2,
+            "timeout_constant": 1,
         }
         lines += [f"{name} = {value}\n" for name, value in plain.items()]
         (self._home / "setup.cfg").write_text("[mutmut]\n" + "".join(lines))
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so long; the next run goes on there")
     parser.add_argument("--again", action="store_true", help="only what survived")
     parser.add_argument("--with", dest="servers", action="append", default=[], choices=SERVERS, help="tests on it too")
+    parser.add_argument("--also", action="append", default=[], metavar="TEST", help="this test as well, below tests/")
     parser.add_argument("--show", action="store_true", help="run nothing, print what survived")
     chosen = parser.parse_args()
     if unknown := set(chosen.files) - set(TARGETS):
@@ -147,7 +149,7 @@ def main() -> None:
     for run in runs.values():
         if chosen.show:
             run.show()
-        elif not run.go(chosen.servers, chosen.again, ends):
+        elif not run.go(chosen.servers, chosen.also, chosen.again, ends):
             break
     print("| file | mutants | killed | timed out | survived | no test | not tried | score |")
     print("| --- |" + " ---: |" * 7)
