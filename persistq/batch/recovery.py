@@ -61,7 +61,7 @@ def recover_spool(spool: Spool, *, power: bool) -> Recovered:
         if name.status in (BatchStatus.LOADING, BatchStatus.UNLOAD):
             done = _recover(spool, name, done)
     for stray in spool.strays():
-        with suppress(FileNotFoundError), translating(spool.folder):
+        with translating(spool.folder), suppress(FileNotFoundError):
             # SQLite's journal of a file that is gone: of no use, but a file that no name describes.
             (spool.folder / stray).unlink()
     if power and (done.ready or done.empty or done.invalid):

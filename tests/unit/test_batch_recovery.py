@@ -11,7 +11,8 @@ from support.batches import drain, fill, names, only
 
 import persistq
 from persistq import batch, events
-from persistq.batch import BatchWriter, Recovered
+from persistq.batch import BatchName, BatchWriter, Recovered
+from persistq.batch.spool import Spool
 
 MADE = 1_700_000_000 * 10**9
 
@@ -149,16 +150,63 @@ def test_what_sqlite_left_beside_a_file_that_is_gone_is_removed(root, leave):
     assert names(root) == [f"ready_{MADE + 1}_00000001.db", f"ready_{MADE + 1}_00000001.db-journal"]
 
 
-@pytest.mark.parametrize(("durability", "times"), [("power", 1), ("process", 0)])
+def test_what_another_was_quicker_at_is_no_trouble(root, leave, monkeypatch):
+    """Several may recover at once: what one of them has seen may be gone when its turn comes."""
+    gone = leave("loading", 1)
+    monkeypatch.setattr(Spool, "names", lambda _: iter([BatchName.parse(gone.name)]))
+    monkeypatch.setattr(Spool, "strays", lambda _: ["gone.db-journal"])
+    gone.unlink()
+    assert batch.recover(root, "q") == Recovered()
+
+
+@pytest.mark.parametrize(
+    ("what", "call", "place"),
+    [
+        ("sound", "rename", ""), ("damaged", "rename", ""), ("sound", "fsync", "/loading_"),
+        ("empty", "unlink", "/loading_"), ("stray", "unlink", ""),
+    ],
+)  # fmt: skip
+def test_a_disk_that_fails_is_told_with_the_place(root, leave, monkeypatch, what, call, place):
+    path = leave("loading", 1, ["a"] if what == "sound" else [])
+    if what == "damaged":
+        path.write_bytes(b"junk" * 3000)
+    if what == "stray":
+        path.rename(f"{path}-journal")
+
+    def fail(*_args, **_options):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, call, fail)
+        with pytest.raises(persistq.DatabaseUnavailable, match=rf"{root}/q{place}.*: Input/output error"):
+            batch.recover(root, "q")
+    assert names(root)
+    batch.recover(root, "q")
+    assert names(root, "loading_") == []
+
+
+def test_a_folder_that_cannot_be_made_durable_is_told(root, leave, monkeypatch):
+    def fail(folder):
+        raise OSError(5, "Input/output error")
+
+    leave("loading", 1)
+    monkeypatch.setattr("persistq.batch.spool.sync_folder", fail)
+    with pytest.raises(persistq.DatabaseUnavailable, match=rf"{root}/q: Input/output error"):
+        batch.recover(root, "q")
+
+
+@pytest.mark.parametrize(
+    ("options", "times"), [({}, 1), ({"durability": "power"}, 1), ({"durability": "process"}, 0)], ids=str
+)
 @pytest.mark.parametrize("left", ["ready", "empty", "invalid"])
-def test_the_new_names_are_made_durable_if_asked_for(root, leave, monkeypatch, durability, times, left):
+def test_the_new_names_are_made_durable_unless_told(root, leave, monkeypatch, options, times, left):
     path = leave("loading", 1, ["a"] if left == "ready" else [])
     if left == "invalid":
         path.write_bytes(b"junk" * 3000)
     synced = []
     monkeypatch.setattr("persistq.batch.spool.sync_folder", synced.append)
-    batch.recover(root, "q", durability=durability)
-    batch.recover(root, "q", durability=durability)
+    batch.recover(root, "q", **options)
+    batch.recover(root, "q", **options)
     assert synced == [root / "q"] * times
 
 
@@ -171,7 +219,8 @@ def test_recovery_on_a_network_file_system_is_refused_unless_told(root, monkeypa
 
 def test_the_queue_is_called_default_unless_told(tmp_path):
     fill(tmp_path, ["a"], "default")
-    assert batch.recover(tmp_path) == Recovered()
+    (tmp_path / "default" / f"loading_{MADE}_00000001.db").touch(mode=0o600)
+    assert batch.recover(tmp_path) == Recovered(empty=1)
     assert batch.counts(tmp_path)["ready"] == {"all": 1}
 
 
