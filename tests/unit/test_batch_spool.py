@@ -209,14 +209,16 @@ def test_what_can_be_no_batch_is_never_owned_and_keeps_no_file_open(place):
     (place.folder / "second").hardlink_to(path)
     with pytest.raises(Damaged, match="it has a second name"):
         place.own(NAME)
-    path.unlink()
+    path.rename(place.folder / "other")
     path.symlink_to("second")
-    with pytest.raises(Damaged, match="not a plain file"):
+    with open(place.folder / "second", "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not place.is_owned(NAME)
+    with pytest.raises(Damaged, match=r"^not a plain file$"):
         place.own(NAME)
-    assert not place.is_owned(NAME)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(Damaged, match="not a plain file"):
+    with pytest.raises(Damaged, match=r"^not a plain file$"):
         place.own(NAME)
     assert not place.is_owned(NAME)
     assert open_files() == before
