@@ -42,6 +42,7 @@ TARGETS = {
     "persistq/batch/file.py": ("unit/test_batch_file.py", "unit/test_batch_damage.py", "unit/test_batch_items.py"),
     "persistq/storage/exchange.py": (
         "contract/test_claim.py", "contract/test_settle.py", "contract/test_recover.py", "contract/test_history.py",
+        "contract/test_operate.py::test_each_act_in_each_status",
         "contract/test_operate.py::test_a_crash_is_recorded_with_its_traceback_and_what_comes_next",
         "contract/test_bulk.py::test_release_takes_a_job_back_without_costing_an_attempt",
     ),
