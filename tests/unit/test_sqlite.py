@@ -187,7 +187,7 @@ def test_writers_take_the_lock_first_and_readers_take_none(queue: Queue) -> None
     other.close()
 
 
-def test_a_look_for_a_free_tube_waits_for_no_writer(make_queue: MakeQueue) -> None:
+def test_a_look_for_a_free_tube_waits_for_no_writer(make_queue: MakeQueue, clock: FakeClock) -> None:
     q = make_queue(queue_busy_seconds=0.2)
     coordinator = SQLAlchemyCoordinator(q)
     assert asyncio.run(coordinator.bind_first(["H/0"]))
@@ -195,6 +195,8 @@ def test_a_look_for_a_free_tube_waits_for_no_writer(make_queue: MakeQueue) -> No
     assert rests
     asyncio.run(coordinator.unbind(rests, pause=20))
     with q.engine.begin():  # which takes the lock
+        assert asyncio.run(coordinator.bind_first(["H/0", "H/1"])) is None
+        clock.jump(-10)
         assert asyncio.run(coordinator.bind_first(["H/0", "H/1"])) is None
 
 
