@@ -40,7 +40,7 @@ def open_files():
 def test_a_spool_stays_where_it_was_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
     place = Spool("relative", "q")
     monkeypatch.chdir("/")
-    assert (place.root, place.folder) == (tmp_path / "relative", tmp_path / "relative" / "q")
+    assert (place.root, place.queue, place.folder) == (tmp_path / "relative", "q", tmp_path / "relative" / "q")
     assert place.path(NAME) == f"{place.folder}/{NAME.text}"
 
 
@@ -57,16 +57,27 @@ def test_a_root_that_others_may_write_to_has_to_be_sticky(tmp_path):
         root.chmod(mode)
         with pytest.raises(persistq.ConfigError, match=rf"{root} is not this user's alone; chmod go-w it"):
             Spool(root, "q")
-    root.chmod(0o1777)
-    Spool(root, "q")
+    for mode in (0o1777, 0o755, 0o711):
+        root.chmod(mode)
+        Spool(root, "q")
     (tmp_path / "link").symlink_to(root)
     Spool(tmp_path / "link", "q")
 
 
 def test_a_queue_s_folder_is_never_shared(tmp_path):
-    Spool(tmp_path, "q").folder.chmod(0o1777)
+    folder = Spool(tmp_path, "q").folder
+    folder.chmod(0o755)  # whoever reads changes nothing
+    Spool(tmp_path, "q")
+    folder.chmod(0o1777)
     with pytest.raises(persistq.ConfigError, match=r"q is not this user's alone"):
         Spool(tmp_path, "q")
+
+
+def test_a_network_is_no_place_unless_told_and_the_refusal_says_what_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "is_network", lambda folder: folder == tmp_path / "q")
+    with pytest.raises(persistq.ConfigError, match=r"use a local disk, and ledger mode to reach other machines$"):
+        Spool(tmp_path, "q")
+    Spool(tmp_path, "q", allow_network=True)
 
 
 @pytest.mark.needs("root")
@@ -207,7 +218,7 @@ def test_what_can_be_no_batch_is_never_owned_and_keeps_no_file_open(place):
         place.own(NAME)
     os.truncate(path, 0)
     (place.folder / "second").hardlink_to(path)
-    with pytest.raises(Damaged, match="it has a second name"):
+    with pytest.raises(Damaged, match=r"^it has a second name \(a hard link\)$"):
         place.own(NAME)
     path.rename(place.folder / "other")
     path.symlink_to("second")
@@ -227,7 +238,7 @@ def test_what_can_be_no_batch_is_never_owned_and_keeps_no_file_open(place):
 @pytest.mark.needs("root")
 def test_another_user_s_file_is_put_aside(place):
     os.chown(put(place, NAME.text), 1, 1)
-    with pytest.raises(Damaged, match="it belongs to another user"):
+    with pytest.raises(Damaged, match=r"^it belongs to another user$"):
         place.own(NAME)
 
 
@@ -251,7 +262,7 @@ def test_a_batch_is_never_renamed_onto_another(place):
     put(place, NAME.text, b"one")
     aside = NAME.become(BatchStatus.INVALID)
     put(place, aside.text, b"other")
-    with pytest.raises(FileExistsError, match="there is a batch of this name already") as refusal:
+    with pytest.raises(FileExistsError, match=r"\] there is a batch of this name already:") as refusal:
         place.rename(NAME, aside)
     assert (refusal.value.errno, refusal.value.filename) == (errno.EEXIST, place.path(aside))
     (place.folder / aside.text).unlink()
