@@ -39,7 +39,9 @@ TARGETS = {
     "persistq/batch/names.py": ("unit/test_batch_names.py", "unit/test_batch_turbo.py"),
     "persistq/batch/recovery.py": ("unit/test_batch_recovery.py", "unit/test_batch_flow.py"),
     "persistq/batch/spool.py": ("unit/test_batch_spool.py", "unit/test_batch_flow.py"),
-    "persistq/batch/file.py": ("unit/test_batch_file.py", "unit/test_batch_damage.py"),
+    "persistq/batch/file.py": (
+        "unit/test_batch_file.py", "unit/test_batch_damage.py", "unit/test_batch_turbo.py",
+    ),
     "persistq/storage/exchange.py": (
         "contract/test_claim.py", "contract/test_settle.py", "contract/test_recover.py", "contract/test_history.py",
         "contract/test_operate.py::test_each_act_in_each_status",

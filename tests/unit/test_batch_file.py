@@ -156,6 +156,24 @@ def test_the_damage_is_named(made, spoil, reason):
                 opened(path, own)
 
 
+@pytest.mark.parametrize("value", ["7", "7.5", "NULL", "X'FF'", "'text'"])
+@pytest.mark.parametrize("column", ["first", "count", "form", "crc", "items"])
+def test_a_value_of_a_kind_that_the_column_never_keeps_is_damage(made, column, value):
+    """Whoever puts a file together byte by byte is not bound to the types that its schema speaks of."""
+    path, _ = made(blocks_of("[1]"))
+    for statement in (
+        "UPDATE sqlite_schema SET sql = replace(replace(sql, 'INTEGER NOT NULL', 'BLOB'), 'TEXT NOT NULL', 'BLOB')",
+        f"UPDATE block SET {column} = {value}",
+        f"UPDATE sqlite_schema SET sql = '{file.BLOCK_TABLE}' WHERE name = 'block'",
+        f"UPDATE sqlite_schema SET sql = '{file.FOOTER_TABLE}' WHERE name = 'footer'",
+    ):
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(statement)
+    with pytest.raises(Damaged):
+        opened(path)
+
+
 @pytest.mark.parametrize("form", ["json", "exact"])
 def test_a_block_of_another_number_of_items_is_damage(made, form):
     path, _ = made([(form, b"[1,2]" if form == "json" else b"[[1],[2]]", 3)])
