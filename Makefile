@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs bench soak clean
+.PHONY: help setup run test check docs bench soak mutation clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -42,6 +42,10 @@ bench: $(READY) ## Measure beside raw drivers and peers, e.g. ARGS="--only sqlit
 soak: $(READY) ## Kill at random for ten minutes on each database and verify every job; by hand, docs/reliability.md
 	$(BIN)/python -m tests.soak $(ARGS)
 
+mutation: $(READY) ## Alter the code in one place at a time and see whether a test notices; by hand, docs/reliability.md
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut>=3.8,<3.9'
+	$(BIN)/python -m tests.mutation $(ARGS)
+
 clean: ## Remove what the commands above made, but no queue and no job file
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .mutation build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

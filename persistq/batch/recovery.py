@@ -61,7 +61,7 @@ def recover_spool(spool: Spool, *, power: bool) -> Recovered:
         if name.status in (BatchStatus.LOADING, BatchStatus.UNLOAD):
             done = _recover(spool, name, done)
     for stray in spool.strays():
-        with suppress(FileNotFoundError), translating(spool.folder):
+        with translating(spool.folder), suppress(FileNotFoundError):
             # SQLite's journal of a file that is gone: of no use, but a file that no name describes.
             (spool.folder / stray).unlink()
     if power and (done.ready or done.empty or done.invalid):
@@ -81,7 +81,10 @@ def _recover(spool: Spool, name: BatchName, done: Recovered) -> Recovered:
             if name.status is BatchStatus.LOADING and not _complete(spool, name, handle):
                 return replace(done, empty=done.empty + 1)
             with translating(spool.folder):
-                spool.rename(name, name.become(BatchStatus.READY))
+                try:
+                    spool.rename(name, name.become(BatchStatus.READY))
+                except FileExistsError:
+                    raise Damaged("another batch of the same name is ready") from None
         finally:
             os.close(handle)
     except Damaged as damage:

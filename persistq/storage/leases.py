@@ -67,11 +67,9 @@ def _insert(kind: str) -> Any:
     return insert_of(kind, LeaseRow).on_conflict_do_nothing().inline()
 
 
-def _held(kind: str) -> Any:
-    query = select(leases.c.tries, leases.c.bound_at).where(
-        leases.c.name == bindparam("name"), leases.c.owner == bindparam("token")
-    )
-    return query if kind == "sqlite" else query.with_for_update()
+def _held(_kind: str) -> Any:
+    ours = (leases.c.name == bindparam("name"), leases.c.owner == bindparam("token"))
+    return select(leases.c.tries, leases.c.bound_at).where(*ours).with_for_update()
 
 
 _INSERT = Statement(_insert, ["name", "tube", "owner", "tries", "bound_at", "lease_until"])

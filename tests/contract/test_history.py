@@ -1,13 +1,14 @@
 """A job's history: in order, a traceback for each attempt, and never longer than it may be."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from support.clock import FakeClock
 from support.jobs import OTHER, WORKER, MakeQueue, Queue, claim
 
-from persistq import Done, Failed, JobNotFound, PermanentError, Released
+from persistq import Done, Failed, JobFilter, JobNotFound, PermanentError, Released
 from persistq.codec import MAX_ERROR_CHARS
 from persistq.storage import schema
 from persistq.storage.history import KEPT, LOOK_EVERY
@@ -60,6 +61,26 @@ def test_it_is_told_in_the_order_in_which_it_happened(queue: Queue, clock: FakeC
         ("result_dropped", WORKER, 1),
     ]
     assert queue.events(1)[0].at == began
+    assert [event.detail for event in queue.events(1)[:4]] == [
+        {}, {"error": "first", "retry_in": 0.0}, {"error": "second"}, {"reason": "2 of 2 attempts"}
+    ]  # fmt: skip
+    assert queue.events(1)[-1].detail == {"reason": "too large"}
+
+
+def test_a_line_says_when_the_job_comes_back_or_why_it_never_does(queue: Queue, clock: FakeClock) -> None:
+    queue.enqueue_many(["a", "b", "c"])
+    queue.exchange(WORKER, settled=[Released(claim(queue), 5.1234)])
+    queue.fail(claim(queue), "busy", delay=7.6543)
+    queue.fail(claim(queue), "broken", permanent=True)
+    told = [[(event.kind, event.detail) for event in queue.events(job_id)] for job_id in (1, 2, 3)]
+    assert told == [
+        [("released", {"back_in": 5.123})],
+        [("crashed", {"error": "busy", "retry_in": 7.654})],
+        [("crashed", {"error": "broken"}), ("failed", {"reason": "permanent error"})],
+    ]
+    assert [queue.get_job(job_id).run_at for job_id in (1, 2)] == [
+        clock.now() + timedelta(seconds=5.1234), clock.now() + timedelta(seconds=7.6543)
+    ]  # fmt: skip
 
 
 def test_each_attempt_keeps_its_own_error_and_traceback(queue: Queue) -> None:
@@ -183,8 +204,11 @@ def test_cutting_one_history_leaves_the_others_and_the_newest_lines(make_queue: 
 
 
 def test_it_goes_with_the_job(queue: Queue) -> None:
-    queue.enqueue("x")
-    queue.cancel(1)
-    queue.delete_jobs()
+    queue.enqueue_many(["x", "y"])
+    for job_id in (1, 2):
+        queue.cancel(job_id)
+    queue.delete_jobs(JobFilter(item="x"))
     with pytest.raises(JobNotFound):
         queue.events(1)
+    with queue.engine.connect() as connection:
+        assert connection.scalars(text("SELECT job_id FROM events")).all() == [2]

@@ -119,6 +119,12 @@ def test_text_that_no_job_can_hold_matches_none(queue: Queue) -> None:
                 assert found(queue, **{name: value}) == [], (name, value)
 
 
+def test_a_filter_that_is_too_long_is_refused_by_name(queue: Queue) -> None:
+    assert queue.list_jobs(item="x" * (1 << 20)) == []
+    with pytest.raises(PersistQError, match=r"\ba filter\b"):
+        queue.list_jobs(item="x" * ((1 << 20) + 1))
+
+
 def test_filters_narrow_together(queue: Queue) -> None:
     queue.enqueue("a", "mail", task="send")
     queue.enqueue("b", "mail", task="sort")

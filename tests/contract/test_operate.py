@@ -9,6 +9,7 @@ from support.clock import FakeClock
 from support.jobs import OTHER, STATUSES, WORKER, MakeQueue, Queue, claim, job_in
 
 from persistq import IllegalTransition, Job, JobFilter, JobNotFound, PersistQError, UnknownStatus
+from persistq.events import subscribe
 
 ACTS: dict[str, Callable[[Queue, int], Job]] = {
     "resubmit": lambda q, job_id: q.resubmit(job_id),
@@ -95,8 +96,14 @@ def test_an_unknown_word_is_refused_and_names_the_known(queue: Queue) -> None:
 def test_a_job_that_is_not_there_is_not_found(queue: Queue) -> None:
     for act in [*ACTS.values(), queue.__class__.get_job, queue.__class__.events]:
         for job_id in (1, 0, -1, 2**40, 2**64):
-            with pytest.raises(JobNotFound):
+            with pytest.raises(JobNotFound, match=rf"\bid {job_id}\b"):
                 act(queue, job_id)
+
+
+def test_a_refusal_says_what_the_act_is_for(queue: Queue) -> None:
+    job = job_in(queue, "done")
+    with pytest.raises(IllegalTransition, match=rf"job {job.id} is done; 'cancel' is for pending, processing jobs"):
+        queue.cancel(job.id)
 
 
 def test_what_is_no_number_is_no_job(queue: Queue) -> None:
@@ -283,6 +290,36 @@ def test_purging_counts_from_the_end_not_from_the_beginning(queue: Queue, clock:
     clock.advance(10)
     assert queue.purge(11) == 0
     assert queue.purge(9) == 1
+
+
+def test_retirement_takes_what_was_done_longer_ago_than_is_kept(make_queue: MakeQueue, clock: FakeClock) -> None:
+    q = make_queue(queue_retention_seconds=100, timeout_seconds=1000)
+    for status in STATUSES:
+        job_in(q, status)
+    clock.advance(100)
+    job_in(q, "done")
+    assert q.retire() == 0
+    clock.advance(0.000_001)
+    assert make_queue(queue_retention_seconds=0).retire() == 0
+    assert q.retire() == 1
+    assert q.counts() == dict.fromkeys(STATUSES, 1)
+    assert q.tally_drift() == {}
+
+
+def test_retirement_goes_in_chunks_from_what_was_done_first(
+    make_queue: MakeQueue, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persistq.storage.jobs.CHUNK", 2)
+    q = make_queue(queue_retention_seconds=100)
+    q.enqueue_many(["done last", "done second", "done first"])
+    for job in reversed(q.dequeue_many(WORKER)):
+        q.complete(job)
+        clock.advance(1)
+    clock.advance(100)
+    left: list[list[str]] = []
+    subscribe(lambda name, _: left.append([job.item for job in q.list_jobs()]) if name == "queue.retire" else None)
+    assert q.retire() == 3
+    assert left == [["done last"], [], []]
 
 
 def test_purging_what_is_not_over_is_refused(queue: Queue) -> None:

@@ -26,8 +26,10 @@ def test_a_crash_names_the_consumer_that_was_lost(queue: Queue, clock: FakeClock
     clock.advance(61)
     queue.recover()
     (event,) = queue.events(1)
-    assert (event.kind, event.attempt, event.at, event.detail["consumer"]) == ("crashed", 1, clock.now(), WORKER)
-    assert "lease expired" in (queue.get_job(1).error or "")
+    error = queue.get_job(1).error
+    assert (event.kind, event.actor, event.attempt, event.at) == ("crashed", "tester@here", 1, clock.now())
+    assert event.detail == {"error": error, "consumer": WORKER}
+    assert error and error.startswith("the lease expired")
 
 
 @pytest.mark.parametrize("limit", [1, 3])
@@ -37,6 +39,9 @@ def test_attempts_are_deliveries_when_each_ends_in_a_lost_consumer(queue: Queue,
     job = queue.get_job(1)
     assert (job.status, job.attempts, job.finished_at is not None) == ("failed", limit, True)
     assert [event.kind for event in queue.events(1)] == ["crashed"] * limit + ["failed"]
+    over = queue.events(1)[-1]
+    assert (over.actor, over.attempt, over.detail) == ("tester@here", limit, {"reason": f"{limit} of {limit} attempts"})
+    assert (job.lease_until, job.consumer_id, job.error) == (None, WORKER, queue.events(1)[0].detail["error"])
 
 
 def test_a_consumer_recovers_as_it_claims(make_queue: MakeQueue, clock: FakeClock) -> None:
@@ -124,6 +129,22 @@ def test_a_consumer_that_performs_a_suspect_is_given_nothing_beside_it(queue: Qu
     suspect = claim(queue)
     queue.enqueue("neighbour")
     assert list(queue.exchange(WORKER, renew=[suspect], limit=5)) == []
+
+
+def test_of_what_would_wait_in_a_consumer_none_is_claimed_that_its_death_could_finish_off(queue: Queue) -> None:
+    queue.enqueue_many(["crashed", "a"])
+    queue.fail(claim(queue), "an ordinary error", delay=0)
+    queue.enqueue("only once", max_attempts=1)
+    queue.enqueue_many(["b", "c"])
+
+    def claimed(limit: int, ahead: int) -> list[str]:
+        return [job.item for job in queue.exchange(WORKER, limit=limit, ahead=ahead)]
+
+    assert claimed(3, 3) == []
+    assert claimed(3, 2) == ["crashed", "a"]
+    assert claimed(2, 2) == []
+    assert claimed(2, 1) == ["only once", "b"]
+    assert claimed(2, 2) == ["c"]
 
 
 def test_a_suspicion_ends_with_an_ordinary_outcome(queue: Queue, clock: FakeClock) -> None:

@@ -25,6 +25,7 @@ async def test_a_tube_is_held_by_one_at_a_time(world: World) -> None:
     assert await mine.bind("H/0") is None
     assert (await bound(theirs, "H/1")).tube == "H/1"
     await mine.unbind(lease)
+    assert [lease.tube for lease in await mine.leases()] == ["H/1"]
     assert (await bound(theirs, "H/0")).token != lease.token
 
 
@@ -68,8 +69,8 @@ async def test_a_lease_that_runs_out_is_taken_over_and_counts_as_a_try(world: Wo
     assert await world.coordinator().bind("H/0") is None
     await world.let_pass(2)
     taken = await bound(world.coordinator(), "H/0")
-    assert (taken.tries, taken.taken_over) == (1, True)
-    with pytest.raises(LeaseLost):
+    assert (taken.tube, taken.tries, taken.taken_over) == ("H/0", 1, True)
+    with pytest.raises(LeaseLost, match="H/0"):
         await coordinator.renew(lost)
     await coordinator.unbind(lost)
     assert await world.coordinator().bind("H/0") is None
@@ -98,8 +99,8 @@ async def test_no_renewal_goes_past_the_cap(world: World) -> None:
     await coordinator.renew(lease)
     await world.let_pass(20)
     await coordinator.renew(lease)
-    await world.let_pass(2)
-    with pytest.raises(LeaseLost):
+    await world.let_pass(1)
+    with pytest.raises(LeaseLost, match="H/0"):
         await coordinator.renew(lease)
     assert (await bound(world.coordinator(), "H/0")).taken_over
 
@@ -121,6 +122,29 @@ async def test_a_tube_that_rests_is_bound_by_nobody_and_its_tries_are_remembered
     assert (lease.tries, lease.taken_over) == (2, False)
     await coordinator.unbind(lease)
     assert (await bound(coordinator, "H/0")).tries == 0
+
+
+@asynchronous
+async def test_the_shortest_rest_is_one(world: World) -> None:
+    coordinator = world.coordinator()
+    await coordinator.unbind(await bound(coordinator, "H/0"), pause=1)
+    assert await world.coordinator().bind("H/0") is None
+    await world.let_pass(2)
+    assert (await bound(world.coordinator(), "H/0")).tries == 0
+
+
+@asynchronous
+async def test_a_clock_that_is_set_takes_no_tube_from_its_holder(world: World) -> None:
+    holder, other = world.coordinator(), world.coordinator()
+    await bound(holder, "H/0")
+    await other.unbind(await bound(other, "H/1"), tries=1, pause=5)
+    world.clock.jump(3600)
+    assert await other.bind("H/0") is None
+    await world.let_pass(6)
+    assert await other.bind("H/0") is None
+    assert (await bound(other, "H/1")).tries == 1  # a rest is nobody's, and over
+    await world.let_pass(30)
+    assert (await bound(other, "H/0")).taken_over
 
 
 @asynchronous
@@ -166,6 +190,7 @@ async def test_another_prefix_holds_other_locks(world: World) -> None:
     await bound(world.coordinator(), "H/0")
     other = world.coordinator(queue_coordinator_prefix="other_")
     await bound(other, "H/0")
+    await bound(world.coordinator(queue_coordinator_prefix="otherX"), "H/1")
     assert [lease.tube for lease in await other.leases()] == ["H/0"]
     assert await world.coordinator().bind("H/0") is None
 

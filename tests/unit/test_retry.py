@@ -24,6 +24,7 @@ def test_the_ceiling_doubles_up_to_the_cap(attempts: int, ceiling: float) -> Non
 @pytest.mark.parametrize(("base", "cap"), [(0, 600), (5, 0), (0, 0)])
 def test_no_base_or_no_cap_is_no_wait(base: float, cap: float) -> None:
     assert Backoff(base, cap).delay(5) == 0
+    assert Backoff(base, cap).ceiling(10**12) == 0
 
 
 def test_a_cap_below_the_base_is_the_cap() -> None:
@@ -53,6 +54,7 @@ def test_a_huge_attempt_waits_no_longer_than_the_cap() -> None:
 )  # fmt: skip
 def test_a_job_is_given_up_at_its_limit_or_for_good(attempts: int, limit: int, permanent: bool, over: bool) -> None:
     assert gives_up(attempts, limit, permanent=permanent) is over
+    assert gives_up(attempts, limit) is (attempts >= limit)
 
 
 @pytest.mark.parametrize(("attempts", "ceiling"), [(1, 2), (2, 6), (3, 18), (4, 30), (10**12, 30)])
@@ -101,6 +103,11 @@ def test_a_policy_s_own_back_off_takes_the_rest_from_the_settings(policy: Retry,
     assert min(waits) < 0.05 * ceiling
 
 
+@pytest.mark.parametrize("factor", [1, 1.0, 1.5, 10])
+def test_a_factor_is_a_number_from_one_up(factor: float) -> None:
+    assert 0 <= (Retry(factor=factor).wait(3, ValueError(), USUAL) or 0) <= factor**2
+
+
 def test_a_fixed_delay_is_just_that() -> None:
     assert Retry(delay=7).wait(3, ValueError(), USUAL) == 7
     assert Retry(delay=timedelta(minutes=1)).wait(3, ValueError(), USUAL) == 60
@@ -127,8 +134,15 @@ BAD: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fields", BAD, ids=str)
 def test_what_is_no_policy_is_refused_at_once(fields: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="a retry"):
+    with pytest.raises(ConfigError, match=rf"\ba retry\b.*\b{next(iter(fields))}\b"):
         Retry(**fields)
+
+
+def test_the_refusal_shows_what_is_no_error() -> None:
+    with pytest.raises(ConfigError, match=r"\ba retry's retry_on is .*, not 'ValueError'"):
+        Retry(retry_on="ValueError")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"of base, factor and cap, not both$"):
+        Retry(delay=5, factor=2)
 
 
 class Unprintable:
@@ -146,7 +160,7 @@ def test_what_is_no_delay_is_refused_whatever_it_is(value: object) -> None:
 
 @pytest.mark.parametrize("returned", [-1, math.nan, "5", True])
 def test_a_function_that_returns_no_delay_is_an_error(returned: Any) -> None:
-    with pytest.raises(ConfigError, match="delay"):
+    with pytest.raises(ConfigError, match=r"\ba retry's delay\b"):
         Retry(delay=lambda _attempt, _error: returned).wait(1, ValueError(), USUAL)
 
 

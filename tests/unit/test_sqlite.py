@@ -1,5 +1,6 @@
 """What only SQLite has: its file, its pragmas, its locks, its forks."""
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -19,6 +20,7 @@ from support.jobs import OTHER, WORKER, MakeQueue, Queue, claim
 
 import persistq
 from persistq import ConfigError, DatabaseUnavailable
+from persistq.sharded import SQLAlchemyCoordinator
 from persistq.storage.sqlite_connections import FIXED_SQLITE, sqlite_module, wal_is_sound
 
 
@@ -183,6 +185,19 @@ def test_writers_take_the_lock_first_and_readers_take_none(queue: Queue) -> None
         assert queue.counts()["pending"] == 1
     other.execute("BEGIN IMMEDIATE")
     other.close()
+
+
+def test_a_look_for_a_free_tube_waits_for_no_writer(make_queue: MakeQueue, clock: FakeClock) -> None:
+    q = make_queue(queue_busy_seconds=0.2)
+    coordinator = SQLAlchemyCoordinator(q)
+    assert asyncio.run(coordinator.bind_first(["H/0"]))
+    rests = asyncio.run(coordinator.bind_first(["H/1"]))
+    assert rests
+    asyncio.run(coordinator.unbind(rests, pause=20))
+    with q.engine.begin():  # which takes the lock
+        assert asyncio.run(coordinator.bind_first(["H/0", "H/1"])) is None
+        clock.jump(-10)
+        assert asyncio.run(coordinator.bind_first(["H/0", "H/1"])) is None
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["at the first call", "later"])

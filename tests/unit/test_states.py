@@ -21,7 +21,7 @@ DRAWN = {
 
 
 def test_the_table_has_the_events_of_the_drawing() -> None:
-    assert set(TRANSITIONS) == set(DRAWN)
+    assert {event: (set(move.sources), move.target) for event, move in TRANSITIONS.items()} == DRAWN
 
 
 @pytest.mark.parametrize("status", JobStatus)
@@ -46,6 +46,9 @@ def test_the_diagram_draws_every_move_once() -> None:
     moves = {(source, move.target) for move in TRANSITIONS.values() for source in move.sources}
     arrows = [line for line in drawn if " : " in line and "[*]" not in line]
     assert len(arrows) == len(moves)
+    assert drawn[:2] == ["stateDiagram-v2", "[*] --> pending : enqueue"]
+    assert drawn[-3:] == [f"{status} --> [*] : purge, delete" for status in ("done", "failed", "cancelled")]
+    assert len(drawn) == len(arrows) + 5
     for event, (sources, target) in DRAWN.items():
         for source in sources:
             named = next(line for line in arrows if line.startswith(f"{source} --> {target} :"))
@@ -53,7 +56,11 @@ def test_the_diagram_draws_every_move_once() -> None:
 
 
 def test_the_table_says_refused_where_the_drawing_has_no_arrow() -> None:
+    head, line, *_ = table().splitlines()
+    assert head == "| event | pending | processing | done | failed | cancelled | meaning |"
+    assert line == "|---" * 7 + "|"
     rows = {cells[1].strip(" `"): cells[2:-2] for cells in (line.split("|") for line in table().splitlines()[2:])}
     for event, (sources, target) in DRAWN.items():
         expected = [f"→ {target}" if status in sources else "refused" for status in JobStatus]
         assert [cell.strip() for cell in rows[event]] == expected
+        assert table().count(f"| {TRANSITIONS[event].meaning} |") == 1
