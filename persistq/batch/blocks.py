@@ -36,7 +36,12 @@ MAX_BLOCK_BYTES = 256 << 20
 SHORT = 2048
 """Characters of a str that no cap refuses and that a block may have ten thousand of."""
 
-_SHALLOW = 2 * MAX_DEPTH
+SHALLOW = 2 * MAX_DEPTH
+"""Bytes of JSON, with a comma, that cannot be nested too deep."""
+
+NOT_QUICK = (TypeError, ValueError, RecursionError)
+"""What ``quick_dumps`` raises when it is not to be trusted with an item, or is not there."""
+
 _ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -44,14 +49,16 @@ class Undecodable(Exception):
     """The block's text is not what its form says."""
 
 
-def keep(item: Any, max_bytes: int) -> Kept:
+def keep(item: Any, max_bytes: int, data: bytes | None = None) -> Kept:
     """Return an item in the shape that ``encode`` takes, so that it may be changed after this without harm.
+
+    ``data`` is its JSON from ``quick_dumps``, with a comma before it, where that is known: added to the comma it was
+    copied to its size, and what orjson returns keeps the kilobyte that it began with.
 
     Raises:
         PayloadError: None, more than ``max_bytes``, or no JSON value.
     """
-    kind = type(item)
-    if kind is not dict and kind is not list:
+    if data is None:
         if isinstance(item, str):
             return _check_size(str(item), len(item.encode("utf-8", "surrogatepass")), max_bytes)
         if isinstance(item, (bytes, bytearray, memoryview)):
@@ -59,14 +66,13 @@ def keep(item: Any, max_bytes: int) -> Kept:
             return b64encode(_check_size(raw, len(raw), max_bytes)), True
         if item is None:
             raise PayloadError("None means that a queue is empty, so it is no item; add the string 'null' or a dict")
-    try:
-        # Added to the comma, it is copied to its size; what orjson returns keeps the kilobyte that it began with.
-        data = b"," + _quick_dumps(item)
-    except (TypeError, ValueError, RecursionError):
-        return dumps(item, max_bytes=max_bytes).encode(), False
+        try:
+            data = b"," + quick_dumps(item)
+        except NOT_QUICK:
+            return dumps(item, max_bytes=max_bytes).encode(), False
     if data.find(b"null") >= 0 and orjson.loads(data[1:]) != item:
         return dumps(item, max_bytes=max_bytes).encode(), False  # orjson writes NaN as null
-    if len(data) > _SHALLOW:
+    if len(data) > SHALLOW:
         if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
             return dumps(item, max_bytes=max_bytes).encode(), False  # which counts more exactly
         _check_size(item, len(data) - 1, max_bytes)
@@ -94,7 +100,7 @@ def encode(items: Sequence[Kept]) -> tuple[str, bytes]:
     return "json", b"[" + b",".join(map(_plain, items)) + b"]"
 
 
-def decode(form: str, data: bytes) -> list[Any]:
+def decode(form: str, data: bytes | memoryview) -> list[Any]:
     """Return a block's items.
 
     Raises:
@@ -107,7 +113,7 @@ def decode(form: str, data: bytes) -> list[Any]:
     if packed:
         data = _decompress(data)
     try:
-        items = _loads(data) if base == "json" else json.loads(data)
+        items = _loads(data) if base == "json" else json.loads(bytes(data))
         if not isinstance(items, list):
             raise Undecodable("a block that is no JSON array")
         return items if base == "json" else [_unpack(item) for item in items]
@@ -153,16 +159,16 @@ def _unpack(item: Any) -> Any:
     return b64decode(item, validate=True) if isinstance(item, str) else item[0]
 
 
-def _loads(data: bytes) -> Any:
+def _loads(data: bytes | memoryview) -> Any:
     if orjson is not None:
         try:
             return orjson.loads(data)
         except ValueError:
             pass  # lone surrogates: the standard library takes them
-    return json.loads(data)
+    return json.loads(bytes(data))
 
 
-def _decompress(data: bytes) -> bytes:
+def _decompress(data: bytes | memoryview) -> bytes:
     library = _zstd()
     try:
         size = library.frame_content_size(data)
@@ -185,4 +191,4 @@ def _refuse(_item: Any) -> bytes:
     raise TypeError("orjson is not installed")
 
 
-_quick_dumps: Callable[[Any], bytes] = orjson.dumps if orjson is not None else _refuse
+quick_dumps: Callable[[Any], bytes] = orjson.dumps if orjson is not None else _refuse

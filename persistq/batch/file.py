@@ -10,7 +10,6 @@ import os
 import re
 import sqlite3
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,7 +17,14 @@ from urllib.parse import quote
 
 from ..errors import DatabaseUnavailable, DiskFull, PersistQError
 from . import blocks, image
-from .spool import Damaged, is_full
+from .memory import Memory
+from .scan import Foreign, Place, Scan
+from .spool import Damaged, is_full, translating
+
+try:
+    from zlib_ng.zlib_ng import crc32
+except ImportError:
+    from zlib import crc32
 
 MAX_ITEMS = (1 << 23) - 1
 """Items of one batch: what the progress has room for."""
@@ -42,6 +48,10 @@ _BUSY, _LOCKED, _NOMEM, _IOERR, _FULL, _CANTOPEN = 5, 6, 7, 10, 13, 14
 _NO_DAMAGE = {_BUSY, _LOCKED, _NOMEM, _IOERR, _CANTOPEN}
 
 
+Packed = tuple[str, bytes | memoryview, int]
+"""The form and the text of a block, and how many items it has."""
+
+
 class Block(NamedTuple):
     """Where a block stands in its batch."""
 
@@ -53,7 +63,7 @@ class Block(NamedTuple):
     form: str
     crc: int
 
-    def check(self, data: bytes) -> bool:
+    def check(self, data: bytes | memoryview) -> bool:
         """Return whether this is what was written."""
         return self.crc == _crc(self.id, self.first, self.number, self.form, data)
 
@@ -65,18 +75,18 @@ class Ledger(NamedTuple):
     items: int = 0
     crc: int = 0
 
-    def next_block(self, form: str, data: bytes, count: int) -> Block:
+    def next_block(self, form: str, data: bytes | memoryview, count: int) -> Block:
         """Return the block that comes after these."""
         number = self.blocks + 1
         return Block(number, self.items, count, form, _crc(number, self.items, count, form, data))
 
     def add(self, block: Block) -> "Ledger":
         """Return it with one block more."""
-        return Ledger(block.id, block.first + block.number, zlib.crc32(b"%d" % block.crc, self.crc))
+        return Ledger(block.id, block.first + block.number, crc32(b"%d" % block.crc, self.crc))
 
 
-def create(handle: int, packed: Sequence[tuple[str, bytes, int]], *, complete: bool) -> Ledger:
-    """Write the first blocks ``(form, data, count)`` into an empty file, and the footer if these are all.
+def create(handle: int, packed: Sequence[Packed], *, complete: bool) -> Ledger:
+    """Write the first blocks into an empty file, and the footer if these are all.
 
     Raises:
         OSError: the file is still nothing, and may be written again.
@@ -92,9 +102,7 @@ def create(handle: int, packed: Sequence[tuple[str, bytes, int]], *, complete: b
     return ledger
 
 
-def append(
-    path: str, so_far: Ledger, packed: Sequence[tuple[str, bytes, int]], *, complete: bool, careful: bool
-) -> Ledger:
+def append(path: str, so_far: Ledger, packed: Sequence[Packed], *, complete: bool, careful: bool) -> Ledger:
     """Write blocks behind those that are there, in one transaction; the caller owns the file.
 
     ``complete`` writes the footer as well. ``careful`` has SQLite make every step durable in its order: needed when
@@ -127,17 +135,47 @@ class Batch:
         Damaged: this is no complete batch as it was written.
     """
 
-    def __init__(self, path: str, handle: int | None = None, *, unfinished: bool = False) -> None:
-        self._path, self._handle = path, handle
+    def __init__(
+        self, path: str, handle: int | None = None, memory: Memory | None = None, *, unfinished: bool = False
+    ) -> None:
+        self._path, self._handle, self._memory = path, handle, memory or Memory()
         #: Whether it has its footer; without one it is read only if ``unfinished`` was asked for.
         self.complete = True
-        with _judging(path):
-            self._connection = _open(path)
-            try:
-                self._read_schema(unfinished)
-            except BaseException:
-                self._connection.close()
-                raise
+        self._opened: sqlite3.Connection | None = None
+        self._old = False
+        #: How to read blocks without SQLite, and where each of them stands.
+        self._scan: Scan | None = None
+        self._places: list[Place] = []
+        try:
+            with _judging(path):
+                if not self._read_image():
+                    self._read_schema(unfinished)
+                self._check_progress()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            self._opened = _open(self._path)
+        return self._opened
+
+    def _read_image(self) -> bool:
+        """Read where the blocks stand without SQLite; return False where it has to look itself."""
+        if self._handle is None:
+            return False
+        try:
+            scan = Scan(self._handle, (BLOCK_TABLE, FOOTER_TABLE), APPLICATION)
+            self.blocks, self._places = _scanned_blocks(scan)
+            footer = [tuple(columns) for _, columns in scan.rows(1)]
+        except Foreign:
+            return False
+        if footer != [ledger_of(self.blocks)]:
+            return False
+        self.items = sum(block.number for block in self.blocks)
+        self._scan = scan
+        return True
 
     def _read_schema(self, unfinished: bool) -> None:
         found = self._connection.execute("SELECT type, name, sql FROM sqlite_schema LIMIT 3").fetchall()
@@ -153,6 +191,8 @@ class Batch:
             self.blocks = self._read_blocks()
             self.items = sum(block.number for block in self.blocks)
             self._check_footer(unfinished)
+
+    def _check_progress(self) -> None:
         if not 0 <= self.progress <= self.items:
             raise Damaged("its progress is not within it")
 
@@ -163,16 +203,13 @@ class Batch:
         Raises:
             Damaged: the number is not one that was written.
         """
-        word = self._pragma("user_version") if self._handle is None else _read_word(self._handle)
-        number = word >> 8
-        if word < 0 or number % 255 != word & 255:
-            raise Damaged("its progress is not what was written")
-        return number
+        return _progress(self._pragma("user_version")) if self._handle is None else read_progress(self._handle)
 
     def save(self, number: int) -> None:
         """Keep in the file that so many items have been consumed; the caller owns it."""
         if self._handle is not None:
-            write_progress(self._handle, number)
+            with translating(self._path):
+                write_progress(self._handle, number)
 
     def read(self, block: Block) -> list[Any]:
         """Return a block's items.
@@ -183,13 +220,28 @@ class Batch:
         with _judging(self._path):
             if self._old:
                 return self._read_old(block)
+            if (data := self._scanned(block)) is not None:
+                return self._items(block, data)
             row = self._connection.execute("SELECT items FROM block WHERE id = ?", (block.id,)).fetchone()
             if row is None or not isinstance(row[0], bytes) or not block.check(row[0]):
                 raise Damaged(f"block {block.id} is not what was written")
-            items = blocks.decode(block.form, row[0])
-            if len(items) != block.number:
-                raise Damaged(f"block {block.id} has {len(items)} items, not {block.number}")
-            return items
+            return self._items(block, row[0])
+
+    def _items(self, block: Block, data: bytes | memoryview) -> list[Any]:
+        items = blocks.decode(block.form, data)
+        if len(items) != block.number:
+            raise Damaged(f"block {block.id} has {len(items)} items, not {block.number}")
+        return items
+
+    def _scanned(self, block: Block) -> memoryview | None:
+        """Return a block's text if it can be read without SQLite and is what was written."""
+        if self._scan is None:
+            return None
+        try:
+            data = self._scan.read(self._places[block.id - 1], self._memory)
+        except Foreign:
+            return None
+        return data if block.check(data) else None
 
     def shown(self, first: int, limit: int) -> Iterator[tuple[int, str]]:
         """Yield number and JSON text of items for a person, without loading any of them as a value."""
@@ -203,7 +255,8 @@ class Batch:
 
     def close(self) -> None:
         """Close the file; whose it is does not change."""
-        self._connection.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def _texts(self, block: Block) -> list[str]:
         if self._old or block.form != "json":
@@ -301,9 +354,21 @@ def write_progress(handle: int, number: int) -> None:
     os.pwrite(handle, _PROGRESS.pack(number << 8 | number % 255), _PROGRESS_OFFSET)
 
 
-def _read_word(handle: int) -> int:
+def read_progress(handle: int) -> int:
+    """Return how many items of a file have been consumed.
+
+    Raises:
+        Damaged: the number is not one that was written.
+    """
     data = os.pread(handle, _PROGRESS.size, _PROGRESS_OFFSET)
-    return int(_PROGRESS.unpack(data)[0]) if len(data) == _PROGRESS.size else -1
+    return _progress(_PROGRESS.unpack(data)[0] if len(data) == _PROGRESS.size else -1)
+
+
+def _progress(word: int) -> int:
+    number = word >> 8
+    if word < 0 or number % 255 != word & 255:
+        raise Damaged("its progress is not what was written")
+    return number
 
 
 def _open(path: str) -> sqlite3.Connection:
@@ -322,7 +387,8 @@ def _open(path: str) -> sqlite3.Connection:
 def _judging(path: str) -> Iterator[None]:
     """Tell a file that is not what was written from a machine that cannot read now."""
     try:
-        yield
+        with translating(path):
+            yield
     except blocks.Undecodable as error:
         raise Damaged(str(error)) from error
     except (sqlite3.Error, ValueError, OverflowError) as error:
@@ -351,8 +417,8 @@ def _code(error: Exception) -> int:
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
-def _crc(number: int, first: int, count: int, form: str, data: bytes) -> int:
-    return zlib.crc32(data, zlib.crc32(f"{number} {first} {count} {form}".encode()))
+def _crc(number: int, first: int, count: int, form: str, data: bytes | memoryview) -> int:
+    return crc32(data, crc32(f"{number} {first} {count} {form}".encode()))
 
 
 def _text_of(item: Any) -> str:
@@ -367,3 +433,26 @@ def _is_sane(block: Block) -> bool:
     """Return whether a block's row has numbers where numbers were written."""
     numbers = isinstance(block.number, int) and isinstance(block.crc, int)
     return numbers and 1 <= block.number <= MAX_ITEMS
+
+
+def _scanned_blocks(scan: Scan) -> tuple[list[Block], list[Place]]:
+    """Return all blocks of a file and where each stands.
+
+    Raises:
+        Foreign: one of them is missing, or not where it was.
+    """
+    found: list[Block] = []
+    places: list[Place] = []
+    expected = 0
+    for number, (row, columns) in enumerate(scan.rows(0), 1):
+        match columns:
+            case [None, int(first), int(count), bytes(form), int(crc), Place() as place] if (row, first) == (
+                number,
+                expected,
+            ) and 1 <= count <= MAX_ITEMS:
+                found.append(Block(number, first, count, _word(form), crc))
+                places.append(place)
+                expected += count
+            case _:
+                raise Foreign
+    return found, places

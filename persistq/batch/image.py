@@ -1,4 +1,4 @@
-"""A new batch file in one piece: the pages of a SQLite database, put together here.
+"""A new batch file in one piece: the pages of a SQLite database, put together here. ``scan`` reads them.
 
 SQLite itself writes the same five times slower: page by page, with a journal for a file that nobody could miss yet.
 Only the first write into a file is made this way. The format is that of https://www.sqlite.org/fileformat2.html;
@@ -17,14 +17,17 @@ LARGE, SMALL = 32_768, 4096
 HEADER = 100
 """Bytes that are written last: until they are there, the file has never been anything."""
 
-_LEAF, _INTERIOR = 0x0D, 0x05
+LEAF, INTERIOR = 0x0D, 0x05
 _U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
 _PAGE_COUNT_OFFSET = 28
-_MOST_PARTS = 1000  # of one call: IOV_MAX is 1024
-_FIRST_FREE = 4
+MOST_PARTS = 1000
+"""Of one system call: IOV_MAX is 1024."""
+
+FIRST_ROOT, _FIRST_FREE = 2, 4
 """The first pages are those of the schema and of the roots of both tables."""
 
-Row = tuple[int, Sequence[int | str | bytes | None], bool]
+Column = int | str | bytes | memoryview | None
+Row = tuple[int, Sequence[Column], bool]
 """Row id, columns, and whether bytes stand for text."""
 
 
@@ -34,13 +37,11 @@ def write(handle: int, schema: Sequence[str], application: int, tables: Sequence
     Raises:
         OSError: the disk is full, or cannot be written.
     """
-    body = sum(
-        len(column) for rows in tables for _, columns, _ in rows for column in columns if isinstance(column, bytes)
-    )
+    body = sum(len(last) for rows in tables for _, (*_, last), _ in rows if isinstance(last, bytes | memoryview))
     size = LARGE if body > LARGE else SMALL
     pages = _Pages(size)
     roots = [pages.table(rows) for rows in tables]
-    first = bytearray(_template(tuple(schema), application, size))
+    first = bytearray(template(tuple(schema), application, size))
     first[_PAGE_COUNT_OFFSET : _PAGE_COUNT_OFFSET + 4] = _U32.pack(_FIRST_FREE - 1 + pages.count)
     os.ftruncate(handle, 0)
     _write_all(handle, [memoryview(first)[HEADER:], *roots, *pages.parts], HEADER)
@@ -75,27 +76,25 @@ class _Pages:
             room -= len(cell) + 2
             last = row_id
         if not leaves:
-            return self._page(_LEAF, cells)
+            return self._page(LEAF, cells)
         leaves.append((last, cells))
-        numbers = [self._add(self._page(_LEAF, some)) for _, some in leaves]
+        numbers = [self._add(self._page(LEAF, some)) for _, some in leaves]
         keys = [_U32.pack(number) + _varint(key) for number, (key, _) in zip(numbers[:-1], leaves, strict=False)]
-        return self._page(_INTERIOR, keys, numbers[-1])
+        return self._page(INTERIOR, keys, numbers[-1])
 
     def _add(self, page: bytes) -> int:
         self.parts.append(page)
         self.count += 1
         return _FIRST_FREE - 1 + self.count
 
-    def _cell(self, row_id: int, head: bytes, tail: bytes) -> bytes:
+    def _cell(self, row_id: int, head: bytes, tail: bytes | memoryview) -> bytes:
         """Return a row's cell, with the end of a long record in overflow pages."""
         length = len(head) + len(tail)
         begin = _varint(length) + _varint(row_id) + head
-        most, least = self._size - 35, (self._size - 12) * 32 // 255 - 23
-        if length <= most:
+        if length <= (here := local(length, self._size)):
             return begin + tail
         step = self._size - 4
-        local = least + (length - least) % step
-        kept = (local if local <= most else least) - len(head)
+        kept = here - len(head)
         following = _FIRST_FREE + self.count
         cell = b"".join([begin, memoryview(tail)[:kept], _U32.pack(following)])
         for start in range(kept, len(tail), step):
@@ -120,9 +119,19 @@ class _Pages:
         return b"".join([head, bytes(place - len(head)), *reversed(cells)])
 
 
-def _record(columns: Sequence[int | str | bytes | None], as_text: bool) -> tuple[bytes, bytes]:
+def local(length: int, size: int) -> int:
+    """Return how many bytes of a record stand in its leaf, for a page size; the rest is in overflow pages."""
+    most, least = size - 35, (size - 12) * 32 // 255 - 23
+    if length <= most:
+        return length
+    some = least + (length - least) % (size - 4)
+    return some if some <= most else least
+
+
+def _record(columns: Sequence[Column], as_text: bool) -> tuple[bytes, bytes | memoryview]:
     """Return a row's record in two pieces, of which the second is the last column as it was given."""
-    types, parts = [], [b""]
+    types: list[bytes] = []
+    parts: list[bytes | memoryview] = [b""]
     for column in columns:
         if column is None:
             types.append(b"\0")
@@ -150,7 +159,7 @@ def _groups(number: int) -> Iterator[int]:
 
 
 @cache
-def _template(schema: tuple[str, ...], application: int, size: int) -> bytes:
+def template(schema: tuple[str, ...], application: int, size: int) -> bytes:
     """Return the first page of an empty database as SQLite makes it."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     try:
@@ -164,8 +173,8 @@ def _template(schema: tuple[str, ...], application: int, size: int) -> bytes:
 
 
 def _write_all(handle: int, parts: Sequence[bytes | memoryview], offset: int) -> None:
-    for start in range(0, len(parts), _MOST_PARTS):
-        some = parts[start : start + _MOST_PARTS]
+    for start in range(0, len(parts), MOST_PARTS):
+        some = parts[start : start + MOST_PARTS]
         length = sum(map(len, some))
         done = os.pwritev(handle, some, offset)
         if done < length:  # a signal came, or the disk is full: then the next call says so

@@ -26,7 +26,7 @@ class Loading:
         #: Whether somebody was told that something is safe.
         self.promised = False
 
-    def write(self, packed: list[tuple[str, bytes, int]], *, complete: bool, careful: bool) -> None:
+    def write(self, packed: list[file.Packed], *, complete: bool, careful: bool) -> None:
         """Write blocks, and the footer if that was all."""
         self.safe = careful and bool(self._ledger.blocks)
         path = self._spool.path(self.name)

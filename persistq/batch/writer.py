@@ -13,8 +13,10 @@ from ..clock import Clock, Seconds, SystemClock, seconds
 from ..errors import ConfigError, PersistQError, QueueFull
 from ..events import emit
 from . import blocks
-from .file import MAX_ITEMS
+from .blocks import NOT_QUICK, SHALLOW, quick_dumps
+from .file import MAX_ITEMS, Packed
 from .loading import Loading
+from .memory import Memory
 from .names import LATEST, BatchStatus
 from .spool import Spool
 
@@ -84,6 +86,7 @@ class BatchWriter:
         self._block_items = _between("block_items", block_items, 10_000)
         self._max_item_bytes = _between("max_item_bytes", max_item_bytes, blocks.MAX_BLOCK_BYTES // 4)
         self._short = min(blocks.SHORT, max_item_bytes // 4)
+        self._small = min(SHALLOW, max_item_bytes)
         self._on_full, self._timeout = on_full, None if timeout is None else seconds(timeout)
         self._power = durability == "power"
         self._pack = blocks.compressor(compression)
@@ -100,7 +103,8 @@ class BatchWriter:
         self._items: list[blocks.Kept] = []
         self._long_bytes = 0
         #: Blocks of the batch that are not in its file yet.
-        self._pending: list[tuple[str, bytes, int]] = []
+        self._pending: list[Packed] = []
+        self._memory = Memory()
         self._pending_bytes = 0
         self._counted = 0
         self._bytes = 0
@@ -124,7 +128,8 @@ class BatchWriter:
         """
         if type(item) is not str or len(item) > self._short:
             item = self._keep(item)
-        if self._append(item) is not None:
+        append = self._append
+        if append(item) is not None:
             return False
         if len(self._items) >= self._limit:
             self._end_block()
@@ -140,21 +145,17 @@ class BatchWriter:
         rest = items if isinstance(items, list) else list(items)
         taken = 0
         try:
-            if not self._all_short(rest):
-                for item in rest:
+            while taken < len(rest):
+                some = rest[taken : taken + max(1, self._limit - len(self._items))]
+                if self._are_short(some):
+                    if not self._extend(some):
+                        break
+                    taken += len(some)
+                    continue
+                for item in some:
                     if not self.add(item):
-                        break
+                        return taken
                     taken += 1
-                return taken
-            with self._changed:
-                while taken < len(rest):
-                    if self._append == self._admit and not self._make_room():
-                        break
-                    room = max(1, self._limit - len(self._items))
-                    self._items += rest[taken : taken + room]
-                    taken = min(taken + room, len(rest))
-                    if len(self._items) >= self._limit:
-                        self._end_block()
         except PersistQError as error:
             error.added = taken  # type: ignore[attr-defined]
             raise
@@ -214,7 +215,17 @@ class BatchWriter:
     # Taking items
 
     def _keep(self, item: Any) -> blocks.Kept:
-        kept = blocks.keep(item, self._max_item_bytes)
+        """Return an item as it is kept until its block ends; JSON of a small object or array is that at once."""
+        data = None
+        if type(item) is dict or type(item) is list:
+            try:
+                data = b"," + quick_dumps(item)
+            except NOT_QUICK:
+                pass
+            else:
+                if len(data) <= self._small and not data.partition(b"null")[1]:
+                    return data
+        kept = blocks.keep(item, self._max_item_bytes, data)
         size = blocks.size_of(kept)
         if size > self._short:
             self._long_bytes += size
@@ -222,8 +233,24 @@ class BatchWriter:
                 self._limit = 1  # this item is the block's last
         return kept
 
-    def _all_short(self, items: list[Any]) -> bool:
-        return set(map(type, items)) == {str} and max(map(len, items), default=0) <= self._short
+    def _are_short(self, items: list[Any]) -> bool:
+        """Return whether these are strings that may go into a block as they are; joining them tells soonest."""
+        try:
+            text = "".join(items)
+        except TypeError:
+            return False
+        room = min(self._short * len(items), self._max_item_bytes)
+        return (len(text) <= room and text.isascii()) or max(map(len, items)) <= self._short
+
+    def _extend(self, items: list[Any]) -> bool:
+        """Take items that need no look; return False, with none of them taken, when there is no room."""
+        with self._changed:
+            if self._append == self._admit and not self._make_room():
+                return False
+            self._items += items
+            if len(self._items) >= self._limit:
+                self._end_block()
+        return True
 
     def _admit(self, item: blocks.Kept) -> bool | None:
         """Open a batch, then take the item; return False when it is refused."""
@@ -306,7 +333,7 @@ class BatchWriter:
         form, data = blocks.encode(self._items[:number])
         if self._pack:
             form, data = self._pack(form, data)
-        self._pending.append((form, data, number))
+        self._pending.append((form, self._memory.keep(data), number))
         del self._items[:number]
         self._counted += number
         self._bytes += len(data)
@@ -324,6 +351,7 @@ class BatchWriter:
         if (self._pending or complete) and not loading.complete:
             loading.write(self._pending, complete=complete, careful=self._power and loading.promised)
             self._pending, self._pending_bytes = [], 0
+            self._memory.clear()
 
     def _finish(self, *, wait: bool = True) -> None:
         """Complete the batch and make it ready.

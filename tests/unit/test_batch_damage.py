@@ -1,5 +1,6 @@
 """Files that are not as they were written: put aside and reported, never delivered altered, and the others go on."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 from support.batches import drain, fill, names, only
 
+import persistq
 from persistq import batch
-from persistq.batch import BatchReader, file
+from persistq.batch import BatchReader, file, scan
 from persistq.batch.spool import Damaged
 
 ENDLESS_VIEW = (
@@ -224,16 +226,27 @@ def test_recovery_puts_a_damaged_batch_of_a_dead_producer_aside(tmp_path, sound)
 
 
 def test_a_disk_that_cannot_be_read_now_puts_nothing_aside(tmp_path, sound, monkeypatch):
-    plant(tmp_path, sound)
+    path = plant(tmp_path, sound)
 
     def fails(*_args):
         error = sqlite3.OperationalError("disk I/O error")
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
         raise error
 
-    with monkeypatch.context() as broken, BatchReader(tmp_path / "spool", "q") as reader:
-        broken.setattr(file, "_open", fails)
-        with pytest.raises(Exception, match="disk I/O error"):
-            reader.get()
-    assert not names(tmp_path / "spool", "invalid_")
+    def fails_below(*_args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def read_with(place, name, replacement):
+        with monkeypatch.context() as broken, BatchReader(tmp_path / "spool", "q") as reader:
+            broken.setattr(place, name, replacement)
+            with pytest.raises(persistq.DatabaseUnavailable):
+                reader.get()
+        assert not names(tmp_path / "spool", "invalid_")
+
+    read_with(scan.os, "pread", fails_below)
+    read_with(scan.os, "preadv", fails_below)
+    connection = sqlite3.connect(path)
+    connection.execute("VACUUM")  # so that SQLite has to read it
+    connection.close()
+    read_with(file, "_open", fails)
     assert drain(tmp_path / "spool") == [*ITEMS, "good"]

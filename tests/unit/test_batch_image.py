@@ -1,11 +1,25 @@
 """Files put together here are sound to SQLite, whatever is in them."""
 
 import os
+import random
 import sqlite3
 
 import pytest
 
-from persistq.batch import file, image
+from persistq.batch import file, image, scan
+from persistq.batch.memory import MOST, Memory
+
+SCHEMA = (file.BLOCK_TABLE, file.FOOTER_TABLE)
+
+
+def scanned(path):
+    """Return form, data and count of every block as they are read without SQLite."""
+    handle = os.open(path, os.O_RDONLY)
+    memory = Memory()
+    pages = scan.Scan(handle, SCHEMA, file.APPLICATION)
+    found = [(form, bytes(pages.read(place, memory)), count) for _, (_, _, count, form, _, place) in pages.rows(0)]
+    os.close(handle)
+    return found
 
 
 def made(path, packed, complete=True):
@@ -48,6 +62,7 @@ def test_rows_of_every_length_about_every_edge(tmp_path, size):
             assert connection.execute("SELECT form, items, count FROM block ORDER BY id").fetchall() == [
                 (form.encode(), data, count) for form, data, count in packed
             ]
+            assert scanned(path) == [(form.encode(), data, count) for form, data, count in packed], (edge, by)
             connection.close()
 
 
@@ -62,6 +77,7 @@ def test_many_blocks(tmp_path, number, length):
         (n + 1, n, data, b"text") for n, (_, data, _) in enumerate(packed)
     ]
     assert connection.execute("SELECT items FROM block WHERE id = ?", (number,)).fetchall() == [(packed[-1][1],)]
+    assert scanned(tmp_path / "many.db") == [(b"json", data, 1) for _, data, _ in packed]
     assert connection.execute("SELECT blocks, items FROM footer").fetchall() == [(number, number)]
     connection.close()
 
@@ -82,6 +98,41 @@ def test_sqlite_goes_on_where_it_ends(tmp_path, length):
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert connection.execute("SELECT count(*), sum(length(items)) FROM block").fetchone() == (63, 63 * length)
     connection.close()
+
+
+def test_what_is_not_as_it_was_made_is_left_to_sqlite(tmp_path):
+    """A reader that is led astray by pages would read the same rows for ever, or all of the memory there is."""
+    path = tmp_path / "spoiled.db"
+    packed = [("json", b"%d" % n * 30_000, 1) for n in range(9)]
+    made(path, packed).close()
+    sound = path.read_bytes()
+    assert len(scanned(path)) == 9
+    chance = random.Random(7)
+    foreign = 0
+    for turn in range(400):
+        data = bytearray(sound)
+        page = chance.choice([0, 1, 2, 3, 4]) * image.LARGE
+        for _ in range(chance.randrange(1, 4)):
+            data[page + chance.randrange(100 if turn % 2 else image.LARGE)] = chance.randrange(256)
+        path.write_bytes(data[: chance.choice([len(data), len(data), len(data) - image.LARGE, page + 50])])
+        try:
+            assert len(scanned(path)) < 100_000
+        except scan.Foreign:
+            foreign += 1
+    assert foreign > 100
+
+
+def test_memory_is_used_again_once_it_knows_how_much_is_wanted():
+    memory = Memory()
+    assert memory.keep(b"first") == b"first"
+    memory.clear()
+    one, other = memory.keep(b"one"), memory.keep(b"two")
+    assert (bytes(one), bytes(other)) == (b"one", b"two")
+    assert isinstance(one, memoryview)
+    large = bytes(MOST + 1)
+    assert memory.keep(large) is large
+    memory.clear()
+    assert bytes(memory.keep(b"three")) == b"three"
 
 
 def test_until_its_header_is_written_a_file_is_nothing(tmp_path):

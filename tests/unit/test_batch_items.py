@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.batches import drain, fill, names, only
 
 import persistq
-from persistq.batch import BatchReader, BatchWriter, blocks
+from persistq.batch import BatchReader, BatchWriter, blocks, writer
 
 ODD = [
     0, "", {}, [], False, True, "null", "None", 1, 1.5, -0.0, 1e300, "😀", "a\0b", "\ud800", "line\nline", '","', '",',
@@ -25,7 +25,8 @@ def with_orjson(request, monkeypatch):
     """Both ways to write JSON: what one has written, the other must be able to read."""
     if not request.param:
         monkeypatch.setattr(blocks, "orjson", None)
-        monkeypatch.setattr(blocks, "_quick_dumps", blocks._refuse)
+        for module in (blocks, writer):
+            monkeypatch.setattr(module, "quick_dumps", blocks._refuse)
     return request.param
 
 
@@ -51,7 +52,8 @@ def test_what_orjson_wrote_the_standard_library_reads_and_the_other_way_round(tm
     fill(tmp_path, ODD)
     with monkeypatch.context() as without:
         without.setattr(blocks, "orjson", None)
-        without.setattr(blocks, "_quick_dumps", blocks._refuse)
+        for module in (blocks, writer):
+            without.setattr(module, "quick_dumps", blocks._refuse)
         assert [repr(item) for item in drain(tmp_path)] == [repr(item) for item in ODD]
         fill(tmp_path, ODD)
     assert [repr(item) for item in drain(tmp_path)] == [repr(item) for item in ODD]
