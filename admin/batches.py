@@ -16,7 +16,7 @@ from . import many
 from .jobs import Reason
 from .window import Json, Window, Yes, say, window
 
-COLUMNS = ("file", "status", "queue", "items", "consumed", "live", "owner", "bytes", "created_at", "damage")
+COLUMNS = ("file", "status", "queue", "items", "consumed", "deaths", "live", "owner", "bytes", "created_at", "damage")
 
 app = typer.Typer(no_args_is_help=True, help="Look at batch files, and set them right.", rich_markup_mode=None)
 

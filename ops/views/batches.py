@@ -10,7 +10,7 @@ from persistq import batch, beyond
 
 _MOST = 200
 _SHOWN = 20
-_COLUMNS = ("file", "status", "queue", "items", "consumed", "size", "age", "owner", "owner lives", "damage")
+_COLUMNS = ("file", "status", "queue", "items", "consumed", "deaths", "size", "age", "owner", "owner lives", "damage")
 
 
 def _root() -> Path:
@@ -34,6 +34,7 @@ def _row(info: batch.BatchInfo) -> dict[str, object]:
         "queue": info.queue,
         "items": "" if info.items is None else str(info.items),
         "consumed": "" if info.consumed is None else str(info.consumed),
+        "deaths": str(info.deaths or ""),
         "size": words.size(info.bytes),
         "age": words.ago(info.created_at, session.queue().clock.now()),
         "owner": info.owner,

@@ -36,6 +36,8 @@ class BatchInfo:
     items: int | None
     #: Items consumed.
     consumed: int | None
+    #: Consumers in a row that have died with it in hand.
+    deaths: int
     bytes: int
     #: Why it is no sound batch, if so.
     damage: str | None
@@ -189,7 +191,7 @@ def _look(spool: Spool, name: BatchName) -> BatchInfo | None:
     return BatchInfo(
         queue=spool.queue, status=str(name.status), created_at=datetime.fromtimestamp(name.created / 1e9, UTC),
         id=name.id, owner=name.owner, live=spool.is_owned(name) if owned else None, items=items, consumed=consumed,
-        bytes=size, damage=damage, file=name.text,
+        deaths=name.deaths, bytes=size, damage=damage, file=name.text,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import random
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from time import sleep
@@ -15,6 +16,7 @@ from ..clock import Clock, Seconds, SystemClock, seconds
 from ..errors import ConfigError
 from ..events import emit
 from .file import Batch, Block
+from .memory import Memory
 from .names import BatchName, BatchStatus
 from .recovery import quarantine, recover_spool
 from .spool import Damaged, Spool, translating
@@ -38,6 +40,9 @@ class BatchReader:
     An item counts as consumed when the next one is asked for, or when the reader is closed; not so if a ``with`` block
     ends by an exception. Progress is saved at the end of each block of items, and by ``close`` to the item: a crash
     hands at most one block out again. A reader belongs to one thread.
+
+    Once a reader has died with a block in hand, the items of that block are handed out one by one, each saved before
+    the next: so the item that kills its process is found out, and ``deaths`` tells.
 
     What dead processes left is recovered at the start and whenever there is nothing else to do; a damaged
     batch is put aside as ``invalid_`` and reported, and the others go on.
@@ -69,6 +74,7 @@ class BatchReader:
         self._power = durability == "power"
         self._clock = clock or SystemClock()
         self.spool = Spool(root, queue, allow_network=allow_network)
+        self._memory = Memory()
         self._known: deque[BatchName] = deque()
         self._recovered_at = float("-inf")
         self._held: _Held | None = None
@@ -88,6 +94,14 @@ class BatchReader:
     def place(self) -> tuple[str, int] | None:
         """The id of the batch in hand, and the number of the item in it that comes next."""
         return (self._held.name.id, self._position()) if self._held else None
+
+    @property
+    def deaths(self) -> int:
+        """How many readers in a row have died with the last item handed out in hand, alone or with its block."""
+        held = self._held
+        if held is None or not held.name.deaths:
+            return 0
+        return held.name.deaths if self._position() - 1 == held.name.at else 1
 
     def get(self, timeout: Seconds = 0) -> Any:
         """Return the next item, or None if none comes within ``timeout`` seconds; None is never an item.
@@ -172,6 +186,8 @@ class BatchReader:
             if held is None:
                 continue
             try:
+                if held.is_past_suspects():
+                    self._rename(held, held.name.become(BatchStatus.UNLOAD, self._owner))
                 if not held.advance():
                     if not self.auto_release:
                         return False
@@ -204,10 +220,15 @@ class BatchReader:
                         self.spool.sync()
                 else:
                     held.batch.save(position)
-                    self.spool.rename(held.name, held.name.become(BatchStatus.READY))
+                    self.spool.rename(held.name, held.given_back(position))
             finally:
                 os.close(held.handle)
         emit("batch.consumed" if position >= held.batch.items else "batch.released", path=path, items=position)
+
+    def _rename(self, held: "_Held", name: BatchName) -> None:
+        with translating(self.spool.folder):
+            self.spool.rename(held.name, name)
+        held.name = name
 
     def _put_aside(self, held: "_Held", reason: str) -> None:
         self._held, self._items = None, iter(())
@@ -276,14 +297,17 @@ class BatchReader:
                 return None
             mine = name
             try:
-                mine = name.become(BatchStatus.UNLOAD, self._owner)
+                mine = name.become(BatchStatus.UNLOAD, self._owner, name.deaths, name.at)
                 self.spool.rename(name, mine)
-                return _Held(mine, handle, Batch(self.spool.path(mine), handle))
+                return _Held(mine, handle, Batch(self.spool.path(mine), handle, self._memory))
             except Damaged as damage:
                 quarantine(self.spool, mine, str(damage))
             except FileExistsError:
                 quarantine(self.spool, name, "another batch of the same name is being consumed")
             except BaseException:
+                if mine is not name:
+                    with suppress(OSError):  # nobody has died of it
+                        self.spool.rename(mine, name)
                 os.close(handle)
                 raise
             os.close(handle)
@@ -295,23 +319,52 @@ class _Held:
 
     def __init__(self, name: BatchName, handle: int, batch: Batch) -> None:
         self.name, self.handle, self.batch = name, handle, batch
-        #: Number of the first item that this reader hands out, and of the first after the block in hand.
+        #: Number of the first item that this reader hands out, and of the first after those in hand.
         self.begun = self.end = batch.progress
         self.items: list[Any] = []
-        self._blocks = iter([block for block in batch.blocks if block.first + block.number > self.begun])
+        #: The blocks after the one in hand.
+        self._blocks = deque(block for block in batch.blocks if block.first + block.number > self.begun)
+        #: What is left of a block whose items are handed out one by one, and where that block ends.
+        self._suspects: deque[Any] = deque()
+        self._suspects_end = 0
+        if name.deaths and self._blocks:
+            self._suspects_end = self._blocks[0].first + self._blocks[0].number
 
     def advance(self) -> bool:
-        """Save that the block in hand is consumed and load the next; return False when there is none."""
+        """Save that what is in hand is consumed and load what comes next; return False when there is nothing.
+
+        Of the last block nothing is saved: the batch is about to be deleted.
+        """
+        if not (self._suspects or self._blocks):
+            return False
+        if not self._suspects:
+            items = self._load(self._blocks[0])
         if self.items:
             self.batch.save(self.end)
-        block: Block | None = next(self._blocks, None)
-        if block is None:
-            return False
-        self.items = self.batch.read(block)
-        if block.first < self.end:
-            self.items = self.items[self.end - block.first :]
-        self.end = block.first + block.number
+        if not self._suspects:
+            block = self._blocks.popleft()
+            if block.first + block.number != self._suspects_end:
+                self.items, self.end = items, block.first + block.number
+                return True
+            self._suspects.extend(items)
+        self.items = [self._suspects.popleft()]
+        self.end += 1
         return True
+
+    def is_past_suspects(self) -> bool:
+        """Return whether those of the block are consumed that a reader has died with, and more come after it."""
+        return bool(self.name.deaths and self.items and self._blocks and not self._suspects)
+
+    def given_back(self, position: int) -> BatchName:
+        """Return the name of the batch, ready again, when it was consumed so far and nobody has died."""
+        if not self.name.at <= position < self._suspects_end or not self.name.deaths:
+            return self.name.become(BatchStatus.READY)
+        deaths = self.name.deaths if position == self.name.at else 1
+        return self.name.become(BatchStatus.READY, deaths=deaths, at=position)
+
+    def _load(self, block: Block) -> list[Any]:
+        items = self.batch.read(block)
+        return items[self.end - block.first :] if block.first < self.end else items
 
 
 def _after_fork() -> None:

@@ -80,11 +80,13 @@ def _recover(spool: Spool, name: BatchName, done: Recovered) -> Recovered:
         try:
             if name.status is BatchStatus.LOADING and not _complete(spool, name, handle):
                 return replace(done, empty=done.empty + 1)
+            plain = ready = name.become(BatchStatus.READY)
+            if name.status is BatchStatus.UNLOAD:
+                ready = name.after_death(file.read_progress(handle))
+            if any(os.path.lexists(spool.path(one)) for one in (plain, ready)):
+                raise Damaged("another batch of the same name is ready")
             with translating(spool.folder):
-                try:
-                    spool.rename(name, name.become(BatchStatus.READY))
-                except FileExistsError:
-                    raise Damaged("another batch of the same name is ready") from None
+                spool.rename(name, ready)
         finally:
             os.close(handle)
     except Damaged as damage:

@@ -23,7 +23,10 @@ _NEVER = float("inf")
 
 
 class BlockWork:
-    """A block in the hands of a consumer. Its batch is the consumer's own as long as the process lives."""
+    """A block in the hands of a consumer. Its batch is the consumer's own as long as the process lives.
+
+    Of a block that a consumer has died with, it is one item, a suspect, and every death is one of its attempts.
+    """
 
     def __init__(self, slot: "_Slot", items: list[Any], max_attempts: int) -> None:
         self.slot = slot
@@ -33,14 +36,15 @@ class BlockWork:
         #: How many items, from the first, are done with.
         self.done = 0
         #: How often the item after these has been tried.
-        self.attempts = 0
+        self.attempts = slot.reader.deaths
+        self.suspect = self.attempts > 0
         self.max_attempts = max_attempts
         self.settled = False
 
     def rest(self) -> "BlockWork":
         """Return what is left of it as work to be begun."""
         left = BlockWork(self.slot, self.items[self.done :], self.max_attempts)
-        left.attempts = self.attempts
+        left.attempts, left.suspect = self.attempts, self.suspect
         return left
 
     @property
@@ -54,6 +58,8 @@ class _Slot:
         self.reader = reader
         self.work: BlockWork | None = None
         self.due = -_NEVER
+        #: Whether its work is a suspect, or was the last time: then its turn comes before the others'.
+        self.has_suspects = False
 
 
 class BatchSource:
@@ -62,6 +68,9 @@ class BatchSource:
     A dict is the task's arguments by name, anything else its one argument. An item that raises is tried again, with
     the task's retry policy or the back-off, ``max_attempts`` times in all; then ``promote`` is called with
     a job for it, and the others go on. Each thread has a batch of its own.
+
+    What a dead consumer had in hand is performed item by item, with nothing beside it in the process, and an item that
+    ``max_attempts`` consumers in a row have died with is given up in the same way.
     """
 
     def __init__(
@@ -86,6 +95,8 @@ class BatchSource:
         self._backoff = backoff or Backoff()
         self._clock = clock or SystemClock()
         self._stopping = False
+        #: Whether a suspect waits until nothing else is being performed: then blocks are left at their next item.
+        self._is_awaited = False
         self._found = False
         self._slots = [
             _Slot(BatchReader(root, queue, owner=name, durability=durability, clock=clock)) for _ in range(concurrency)
@@ -105,13 +116,7 @@ class BatchSource:
         """Save what was consumed, promote what failed for good, and claim up to ``room`` blocks."""
         for outcome in settled:
             self._settle(outcome)
-        held = set(map(id, holding))
-        claimed: list[BlockWork] = []
-        for slot in self._slots:
-            if len(claimed) >= room:
-                break
-            if (slot.work is None or id(slot.work) not in held) and (work := self._next(slot)):
-                claimed.append(work)
+        claimed = self._claim(holding, room)
         self._found = bool(claimed)
         return Turn(claimed=claimed)
 
@@ -123,6 +128,8 @@ class BatchSource:
         for item in work.items[work.done :]:
             if self._stopping or cancellation.requested:
                 return Released(job)
+            if self._is_awaited and not work.suspect:
+                return Released(job, delay=0)
             try:
                 with Performing(self._job(work, item), cancellation):
                     self._call(item)
@@ -137,6 +144,8 @@ class BatchSource:
         for item in work.items[work.done :]:
             if self._stopping or cancellation.requested:
                 return Released(job)
+            if self._is_awaited and not work.suspect:
+                return Released(job, delay=0)
             try:
                 with Performing(self._job(work, item), cancellation):
                     await self._call(item)
@@ -171,8 +180,15 @@ class BatchSource:
 
     def pause(self) -> float:
         """Return the seconds until the next try of a failed item, or the next look."""
-        due = min((slot.due for slot in self._slots if slot.work and slot.work.settled), default=_NEVER)
-        return 0.0 if self._found else max(0.0, min(self._poll, due - self._clock.monotonic()))
+        now = self._clock.monotonic()
+        # A suspect that is due and was not claimed begins when others end, of which the loop is told.
+        retries = [
+            slot.due
+            for slot in self._slots
+            if slot.work and slot.work.settled and not (slot.has_suspects and slot.due <= now)
+        ]
+        due = min(retries, default=_NEVER)
+        return 0.0 if self._found else max(0.0, min(self._poll, due - now))
 
     def bell(self) -> int | None:
         """Return None: a folder has no descriptor that would tell."""
@@ -274,17 +290,42 @@ class BatchSource:
 
     # Claiming
 
+    def _claim(self, holding: Sequence[BlockWork], room: int) -> list[BlockWork]:
+        held = set(map(id, holding))
+        claimed: list[BlockWork] = []
+        self._is_awaited = False
+        for slot in sorted(self._slots, key=lambda slot: not slot.has_suspects):
+            busy = [*holding, *claimed]
+            if len(claimed) >= room or any(work.suspect for work in busy):
+                break
+            work = None if id(slot.work) in held else self._next(slot)
+            if work is None:
+                continue
+            if work.suspect and busy:
+                work.settled = self._is_awaited = True  # and nothing else begins before it
+                break
+            claimed.append(work)
+        return claimed
+
     def _next(self, slot: _Slot) -> BlockWork | None:
-        if slot.work is not None:
-            if not slot.work.settled or slot.due > self._clock.monotonic():
+        """Return what the slot has to do now."""
+        while True:
+            if slot.work is None:
+                items = slot.reader.get_block()
+                slot.has_suspects = slot.reader.deaths > 0
+                if not items:
+                    return None
+                slot.work = BlockWork(slot, items, self._max_attempts)
+            elif slot.work.settled and slot.due <= self._clock.monotonic():
+                # A new one: a handler that was abandoned still has the old.
+                slot.work = slot.work.rest()
+            else:
                 return None
-            # A new one: a handler that was abandoned still has the old.
-            slot.work = slot.work.rest()
-            return slot.work
-        items = slot.reader.get_block()
-        if items:
-            slot.work = BlockWork(slot, items, self._max_attempts)
-        return slot.work
+            work = slot.work
+            if not work.suspect or work.attempts < self._max_attempts:
+                return work
+            work.settled = True  # so that it is met again if it cannot be given up now
+            self._give_up(work, f"{work.attempts} consumers in a row died with it in hand")
 
     # Performing
 

@@ -1,6 +1,7 @@
 """Producer and consumer with --batches: the main job at high volume, and what becomes of an item that fails."""
 
 import signal
+from collections import Counter
 
 import pytest
 from support.batches import fill, names
@@ -15,6 +16,10 @@ def work(n: int):
         raise ValueError("three is poison")
     if n == 7:
         wait_for("gate")
+    if n == 100:
+        os._exit(9)
+    if n == 200:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @persistq.task(name="later", max_attempts=2)
@@ -112,6 +117,21 @@ def test_a_promotion_that_cannot_be_written_is_tried_until_it_can(yard):
     (job,) = yard.jobs()
     assert job.status == "failed"
     assert yard.journal() == ["got bad", "got good"]
+
+
+def test_an_item_that_kills_its_process_becomes_a_failed_job_and_its_neighbours_are_repeated_once(yard):
+    killers = (100, 200)
+    fill(yard.folder / "spool", [{"n": n} for n in (1, 2, 100, 4, 5, 6, 200, 8, 9)], "default", block_items=5)
+    codes = []
+    while not codes or codes[-1]:
+        codes.append(yard.consumer("--batches", "--drain", "--task", "work").wait())
+        assert len(codes) <= 7
+    assert len(codes) == 7  # three deaths for each
+    performed = Counter(int(line.split()[1]) for line in yard.journal())
+    assert performed == {1: 2, 2: 2, 100: 3, 4: 1, 5: 1, 6: 2, 200: 3, 8: 1, 9: 1}
+    assert {(job.status, job.item) for job in yard.jobs()} == {("failed", f'{{"n":{n}}}') for n in killers}
+    assert all("3 consumers in a row died" in job.error for job in yard.jobs())
+    assert names(yard.folder / "spool", "", "default") == []
 
 
 def test_two_queues_need_two_consumers(yard):

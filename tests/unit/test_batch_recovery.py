@@ -60,7 +60,7 @@ def test_a_dead_producer_s_and_a_dead_consumer_s_batches_are_ready_again(root, l
     found = batch.recover(root, "q")
     assert found == Recovered(ready=2, empty=1)
     assert found.to_dict() == {"ready": 2, "empty": 1, "invalid": {}, "alive": 0}
-    assert names(root) == [f"ready_{MADE + 1}_00000001.db", f"ready_{MADE + 2}_00000002.db"]
+    assert names(root) == [f"ready_{MADE + 1}_00000001.db", f"ready_{MADE + 2}_00000002+1@0.db"]
     assert ("batch.recovered", {"queue": "q", "ready": 2, "invalid": 0}) in told
     assert drain(root) == ["a", "b", "c", "d", "e"]
 
