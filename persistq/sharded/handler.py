@@ -12,6 +12,7 @@ from .options import settings
 from .ports import PLACES
 
 MAX_THREAD_CHARS = 128
+_new = tuple.__new__
 _registry: dict[str, type["Handler"]] = {}
 
 
@@ -34,7 +35,7 @@ class Route(_Route):
             thread = settings.default_thread
         if priority is None:
             priority = settings.default_priority
-        return tuple.__new__(cls, (thread, priority))
+        return _new(cls, (thread, priority))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Keeper: renews a lease by a timer while its tube is served, and ends the handler's work when it is lost."""
+"""Keeper: renews a lease while its tube is served, and ends the handler's work when it is lost."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from ..clock import Clock
 from ..errors import DatabaseUnavailable, LeaseLost, OutcomeUnknown
@@ -17,32 +17,42 @@ class HandlerExit(Exception):
 
 
 class Keeper:
-    """Keeps a lease for the length of an ``async with`` block.
+    """Keeps a lease for as long as a tube is served.
 
-    The timer runs on the event loop: a coroutine that blocks the loop for longer than the lease loses it.
+    It renews on the event loop: a coroutine that blocks the loop for longer than the lease loses it.
     """
 
     def __init__(self, coordinator: Coordinator, lease: Lease, clock: Clock) -> None:
         self._coordinator = coordinator
         self._lease = lease
         self._now = clock.monotonic
-        self._timer: asyncio.Task[None] | None = None
-        self._doing: asyncio.Task[Any] | None = None
-        self._over = False
+        self._until = 0.0
+        self._performing = False
+        self._cancelled = False
         #: Why the tube is no longer ours; None as long as it is.
         self.lost: LeaseLost | None = None
 
-    async def __aenter__(self) -> Self:
-        self._timer = asyncio.create_task(self._renew())
-        return self
+    async def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work in a task of its own, and renew the lease meanwhile.
 
-    async def __aexit__(self, *_: object) -> None:
-        timer, self._timer = self._timer, None
-        # A client may swallow a cancellation that comes amid its own clean-up; then the timer goes by this.
-        self._over = True
-        if timer is not None:
-            timer.cancel()
-            await asyncio.wait([timer])
+        One task for a tube, none for each batch: with many tubes of few requests that is most of what a batch costs.
+        Whoever cancels this cancels the work, and waits for it to tidy up.
+        """
+        self._until = self._now() + self._lease.seconds
+        serving = asyncio.create_task(work)
+        while not serving.done():
+            try:
+                await asyncio.wait([serving], timeout=self._lease.seconds / 3 if self.lost is None else None)
+                if self.lost is None and not serving.done():
+                    await self._renew()
+                    if self.lost is not None and self._performing:
+                        serving.cancel()
+            except asyncio.CancelledError:
+                self._cancelled = True
+                serving.cancel()
+        if self._cancelled:
+            raise asyncio.CancelledError from (None if serving.cancelled() else serving.exception())
+        return serving.result()
 
     def check(self) -> None:
         """Return unless the lease is lost.
@@ -56,41 +66,38 @@ class Keeper:
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what the user's function returns, sync or async; a coroutine is cancelled when the lease is lost.
 
+        To be called within the work only.
+
         Raises:
             LeaseLost: it was; whatever the coroutine did counts for nothing.
             HandlerExit: instead of SystemExit and the like, which would end the process.
         """
-        self._doing = asyncio.create_task(_contained(function, arguments))
+        task = asyncio.current_task()
+        assert task is not None, "called on an event loop"  # noqa: S101
+        self._performing = True
         try:
-            return await self._doing
+            found = await call(function, *arguments)
+            if task.cancelling():
+                await asyncio.sleep(0)  # a cancellation that has not struck yet strikes here
         except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
+            if self._cancelled:
                 raise
+            task.uncancel()
             self.check()
             raise HandlerExit("the handler was cancelled from within") from None
+        except (SystemExit, GeneratorExit) as error:
+            raise HandlerExit(f"the handler raised {type(error).__name__}") from error
         finally:
-            self._doing = None
+            self._performing = False
+        return found
 
     async def _renew(self) -> None:
-        until = self._now() + self._lease.seconds
-        while self.lost is None and not self._over:
-            await asyncio.sleep(self._lease.seconds / 3)
-            asked = self._now()
-            try:
-                await self._coordinator.renew(self._lease)
-                until = asked + self._lease.seconds
-            except LeaseLost as error:
-                self.lost = error
-            except _TRANSIENT as error:
-                if self._now() >= until:
-                    self.lost = LeaseLost(f"tube {self._lease.tube} could not be renewed in time: {error}")
-        if self._doing is not None:
-            self._doing.cancel()
-
-
-async def _contained(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    try:
-        return await call(function, *arguments)
-    except (SystemExit, GeneratorExit) as error:
-        raise HandlerExit(f"the handler raised {type(error).__name__}") from error
+        asked = self._now()
+        try:
+            await self._coordinator.renew(self._lease)
+            self._until = asked + self._lease.seconds
+        except LeaseLost as error:
+            self.lost = error
+        except _TRANSIENT as error:
+            if self._now() >= self._until:
+                self.lost = LeaseLost(f"tube {self._lease.tube} could not be renewed in time: {error}")

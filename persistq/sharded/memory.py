@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count, islice, repeat
-from operator import attrgetter
+from operator import attrgetter, itemgetter, ne
 
 from ..clock import Clock, SystemClock
 from ..errors import LeaseLost
@@ -55,8 +55,19 @@ class _Tube:
     def holds(self, payload: bytes) -> bool:
         return any(said == payload for waiting in self.places.values() for _, said, _ in waiting)
 
-    def take(self, ids: Sequence[int]) -> list[int]:
+    def take(self, ids: Sequence[int]) -> Sequence[int]:
         """Remove what is there of these and return it."""
+        place, waiting = next(iter(self.places.items()))
+        if len(waiting) < len(ids) or any(map(ne, map(itemgetter(0), waiting), ids)):
+            return self._pick(ids)
+        for _ in ids:
+            waiting.popleft()
+        if not waiting:
+            del self.places[place]
+        return ids
+
+    def _pick(self, ids: Sequence[int]) -> list[int]:
+        """Remove what is there of these, wherever it stands."""
         wanted, taken = set(ids), []
         for place, waiting in list(self.places.items()):
             while waiting and waiting[0][0] in wanted:

@@ -3,9 +3,8 @@
 import base64
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import repeat
 from typing import Any, NamedTuple, get_type_hints
 
 from .. import codec
@@ -20,8 +19,9 @@ class RequestCodec(NamedTuple):
 
     #: The class that they are of; object if any will do.
     cls: type
-    encode: Callable[[Iterable[Any]], Iterable[bytes]]
-    decode: Callable[[bytes], Any]
+    encode: Callable[[Sequence[Any]], Iterable[bytes]]
+    #: Yields a request for each of the bytes, and raises at the first that is none.
+    decode: Callable[[Iterable[bytes]], Iterator[Any]]
     #: Returns the request as plain values, to look into it.
     plain: Callable[[Any], Any]
     title: str
@@ -35,7 +35,7 @@ def codec_of(cls: Any) -> RequestCodec:
         ConfigError: it is none of these.
     """
     if cls is Any:
-        return RequestCodec(object, partial(map, _dumps), _loads, lambda _: None, "any JSON value")
+        return RequestCodec(object, partial(map, _dumps), partial(map, _loads), lambda _: None, "any JSON value")
     if not isinstance(cls, type):
         raise ConfigError(f"requests are of one class, not {cls!r:.80}")
     if hasattr(cls, "__struct_fields__"):
@@ -78,18 +78,20 @@ def encode(which: RequestCodec, requests: Sequence[Any], max_bytes: int) -> list
     return made
 
 
-def decode(which: RequestCodec, payload: bytes) -> Any:
-    """Return the request that the bytes say.
+def decode(which: RequestCodec, payloads: Iterable[bytes]) -> tuple[list[Any], PayloadError | None]:
+    """Return the requests that the bytes say, up to the first that says none, and why that one does not.
 
-    Raises:
-        PayloadError: they do not fit its class, most likely for the class has changed since.
+    Most likely it does not fit its class for the class has changed since.
     """
+    found: list[Any] = []
     try:
-        return which.decode(payload)
-    except PayloadError:
-        raise
+        for request in which.decode(payloads):
+            found.append(request)  # noqa: PERF402 - what was read before an error is kept
+    except PayloadError as error:
+        return found, error
     except (TypeError, ValueError, RecursionError) as error:
-        raise PayloadError(f"it does not fit {which.title} any more: {_brief(error)}") from None
+        return found, PayloadError(f"it does not fit {which.title} any more: {_brief(error)}")
+    return found, None
 
 
 def readable(payload: bytes) -> Any:
@@ -133,7 +135,7 @@ def _modelled(cls: Any) -> RequestCodec:
     return RequestCodec(
         cls,
         partial(map, partial(write, by_alias=True) if hasattr(cls, "model_fields") else write),
-        lambda payload: read(payload, extra="forbid"),
+        partial(map, partial(read, extra="forbid")),
         adapter.serializer.to_python,
         cls.__name__,
     )
@@ -141,26 +143,31 @@ def _modelled(cls: Any) -> RequestCodec:
 
 def _named_tuple(cls: Any) -> RequestCodec:
     """By the names of its fields, like the others: by their places, a field more or less would be another's value."""
-    from typing_extensions import TypedDict
+    from typing_extensions import NotRequired, TypedDict
 
     hints = get_type_hints(cls, include_extras=True)
-    fields = cls._fields
-    shaped = _adapter(TypedDict(cls.__name__, {name: hints.get(name, Any) for name in fields}))  # type: ignore[operator]
-    write = shaped.serializer.to_json
-    read = _adapter(cls).validator.validate_json
-
-    def decode_one(payload: bytes) -> Any:
-        if payload[:1] != b"{":
-            raise PayloadError(f"it is no object with the fields of {cls.__name__}")
-        return read(payload, extra="forbid")
-
-    return RequestCodec(
-        cls,
-        lambda values: map(write, map(dict, map(zip, repeat(fields), values))),  # no call of Python for each
-        decode_one,
-        lambda value: value._asdict(),
+    fields, defaults = cls._fields, cls._field_defaults
+    shape = TypedDict(  # type: ignore[operator]
         cls.__name__,
+        {name: NotRequired[hints.get(name, Any)] if name in defaults else hints.get(name, Any) for name in fields},
     )
+    shape.__pydantic_config__ = {"extra": "forbid"}
+    adapter = _adapter(shape)
+    write, read = adapter.serializer.to_json, adapter.validator.validate_json
+    # As namedtuple itself does it: code made for the class saves most of the time, and fields are identifiers.
+    named = ", ".join(f"{name!r}: {name}" for name in fields)
+    as_dicts = eval(f"lambda values: [{{{named}}} for [{', '.join(fields)}] in values]")  # noqa: S307
+    return RequestCodec(
+        cls, lambda values: map(write, as_dicts(values)), _tuples(cls, read), lambda value: value._asdict(),
+        cls.__name__,
+    )  # fmt: skip
+
+
+def _tuples(cls: Any, read: Callable[[bytes], dict[str, Any]]) -> Callable[[Iterable[bytes]], Iterator[Any]]:
+    if cls._field_defaults or "_fields" not in vars(cls):  # a subclass may have a way of its own to make one
+        return lambda payloads: (cls(**read(payload)) for payload in payloads)
+    make = partial(tuple.__new__, cls)  # what is read has the fields in their order
+    return lambda payloads: (make(read(payload).values()) for payload in payloads)
 
 
 def _struct(cls: Any) -> RequestCodec:
@@ -178,7 +185,9 @@ def _struct(cls: Any) -> RequestCodec:
             raise PayloadError(f"{cls.__name__} has no field {', '.join(sorted(set(value) - known))!r:.200}")
         return msgspec.convert(value, cls)
 
-    return RequestCodec(cls, partial(map, msgspec.json.encode), decode_one, msgspec.to_builtins, cls.__name__)
+    return RequestCodec(
+        cls, partial(map, msgspec.json.encode), partial(map, decode_one), msgspec.to_builtins, cls.__name__
+    )
 
 
 def _adapter(cls: Any) -> Any:

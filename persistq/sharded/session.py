@@ -94,8 +94,7 @@ class Session:
         """
         tries = 0
         try:
-            async with self._keeper:
-                await self._serve(limit)
+            await self._keeper.keep(self._serve(limit))
         except LeaseLost as error:
             self._tries.clear()
             emit("shards.lost", tube=self._tube, error=error)
@@ -129,6 +128,7 @@ class Session:
                 messages = left
                 if messages and await self._is_over():
                     return
+                await asyncio.sleep(0)  # drivers in memory never wait, so others have their turn here
         finally:
             await self._stopped(handler)
 
@@ -204,14 +204,9 @@ class Session:
         if self._tries.get(head.id, 0) >= most:
             return await self._promoted(head, DiedTooOften(f"its worker died, or it failed, {most} times"))
         batch = self._together(messages)
-        requests: list[Any] = []
-        for message in batch:
-            try:
-                requests.append(bytes_of.decode(self._codec, message.payload))
-            except PayloadError as error:
-                if not requests:
-                    return await self._promoted(message, error)
-                break
+        requests, error = bytes_of.decode(self._codec, [message.payload for message in batch])
+        if error is not None and not requests:
+            return await self._promoted(head, error)
         batch = batch[: len(requests)]
         began = self._around.clock.monotonic()
         try:

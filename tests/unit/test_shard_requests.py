@@ -2,7 +2,7 @@
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import pydantic
@@ -40,6 +40,24 @@ class Struct(msgspec.Struct):
     share: float = 0.5
 
 
+class Pair(NamedTuple):
+    user_id: int
+    text: str
+
+
+class Checked(Pair):
+    """A NamedTuple with a way of its own to be made."""
+
+    def __new__(cls, user_id: int, text: str) -> Self:
+        if user_id < 0:
+            raise ValueError("no such user")
+        return super().__new__(cls, user_id, text)
+
+
+class Nothing(NamedTuple):
+    """A request that says nothing but that it was made."""
+
+
 class ArrayLike(msgspec.Struct, array_like=True):
     user_id: int
 
@@ -50,8 +68,16 @@ class Bare:
 
 REQUESTS = [  # each as awkward as its class allows
     Named(1, "ü\U0001f600\0\n"), Named(-(1 << 70)), Data(1, "x", datetime(2024, 2, 29, 1, 2, 3, 456, tzinfo=UTC)),
-    Model(user_id=1, text="", more=[{"a": None}, 0, False]), Struct(0, "0"),
+    Model(user_id=1, text="", more=[{"a": None}, 0, False]), Struct(0, "0"), Pair(1, "b"), Checked(1, "b"),
 ]  # fmt: skip
+
+
+def read(cls: Any, payload: bytes) -> Any:
+    """Return the request, or raise why it is none."""
+    found, error = decode(codec_of(cls), [payload])
+    if error:
+        raise error
+    return found[0]
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda one: type(one).__name__)
@@ -59,7 +85,7 @@ def test_a_request_comes_back_as_it_was(request_: Any) -> None:
     which = codec_of(type(request_))
     (payload,) = encode(which, [request_], 1 << 20)
     assert payload.startswith(b'{"user_id":')
-    assert decode(which, payload) == request_
+    assert read(type(request_), payload) == request_
 
 
 @pytest.mark.parametrize("cls", [Named, Data, Model, Struct])
@@ -69,7 +95,27 @@ def test_a_request_comes_back_as_it_was(request_: Any) -> None:
 )
 def test_bytes_of_another_shape_are_refused(cls: Any, payload: bytes) -> None:
     with pytest.raises(PayloadError):
-        decode(codec_of(cls), payload)
+        read(cls, payload)
+
+
+@pytest.mark.parametrize("cls", [Named, Pair, Checked, Data, Model, Struct])
+def test_what_stands_before_bytes_of_another_shape_is_read(cls: Any) -> None:
+    payloads = [b'{"text":"x","user_id":%d}' % n for n in range(4)]
+    payloads[2] = b'{"user_id":1,"text":"x"},' + payloads[2]
+    found, error = decode(codec_of(cls), payloads)
+    assert found == [cls(user_id=n, text="x") for n in range(2)]
+    assert all(type(request) is cls for request in found)
+    assert isinstance(error, PayloadError)
+
+
+def test_a_way_of_its_own_to_be_made_is_gone() -> None:
+    with pytest.raises(PayloadError, match="no such user"):
+        read(Checked, b'{"user_id":-1,"text":""}')
+
+
+def test_a_request_may_say_nothing() -> None:
+    which = codec_of(Nothing)
+    assert decode(which, encode(which, [Nothing()], 100)) == ([Nothing()], None)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +123,13 @@ def test_bytes_of_another_shape_are_refused(cls: Any, payload: bytes) -> None:
 )
 def test_the_reason_names_the_field_but_not_what_was_in_it(cls: Any, missing: str) -> None:
     with pytest.raises(PayloadError, match=missing) as caught:
-        decode(codec_of(cls), b'{"text":"secret"}')
+        read(cls, b'{"text":"secret"}')
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("cls", [Named, Data, Model, Struct])
 def test_a_field_that_was_added_with_a_default_is_no_drift(cls: Any) -> None:
-    assert decode(codec_of(cls), b'{"user_id":1}') == cls(user_id=1)
+    assert read(cls, b'{"user_id":1}') == cls(user_id=1)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +161,7 @@ def test_a_class_that_cannot_be_kept_is_refused_with_the_remedy(cls: Any) -> Non
 @pytest.mark.parametrize("value", [0, "", None, [], {}, [1, {"a": "ü"}], False, "\0"], ids=repr)
 def test_without_an_annotation_any_json_value_is_a_request(value: Any) -> None:
     which = codec_of(Any)
-    assert decode(which, encode(which, [value], 1000)[0]) == value
+    assert decode(which, encode(which, [value], 1000)) == ([value], None)
 
 
 # Routes

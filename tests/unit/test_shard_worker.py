@@ -705,19 +705,98 @@ async def test_tubes_go_to_those_who_are_there(make_bench: Callable[..., Bench])
     assert await bench.queue.storage.tubes() == []
 
 
-def test_a_renewal_that_swallows_its_cancellation_keeps_nobody_waiting() -> None:
-    """As a client may that is cancelled amid its own clean-up."""
-    renewing = asyncio.Event()
+@asynchronous
+async def test_a_renewal_under_way_is_waited_for_when_the_work_is_over() -> None:
+    """To cancel it would break off what a client says to its server."""
+    steps: list[str] = []
+    renewing, over = asyncio.Event(), asyncio.Event()
 
-    class Swallowing:
+    class Slow:
         async def renew(self, lease: Lease) -> None:
             renewing.set()
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(3_600)
+            await over.wait()
+            await asyncio.sleep(0)
+            steps.append("renewed")
 
-    async def serve() -> None:
-        lease = Lease("Tube/1", "name", "token", 0, seconds=0.03)
-        async with Keeper(Swallowing(), lease, SystemClock()):  # type: ignore[arg-type]
-            await renewing.wait()
+    async def work() -> None:
+        await renewing.wait()
+        steps.append("worked")
+        over.set()
 
-    asyncio.run(asyncio.wait_for(serve(), 30))
+    lease = Lease("Tube/1", "name", "token", 0, seconds=0.03)
+    await Keeper(Slow(), lease, SystemClock()).keep(work())  # type: ignore[arg-type]
+    assert steps == ["worked", "renewed"]
+
+
+@asynchronous
+async def test_a_handler_that_tidies_up_after_its_lease_is_let_do_so(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(queue_coordinator_lease=0.03)
+    told: list[str] = []
+
+    async def perform(_self: Handler, *requests: Note) -> None:
+        if told:
+            return
+        await bench.world.coordinator().release("Noting/0")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            told.append("tidy")
+
+    async def stop(_self: Handler) -> None:
+        told.append("stopped")
+
+    handler, _ = make_handler(perform=perform, stop=stop)
+    await bench.queue.register(handler, Note(0, 0))
+    assert await bench.worker().loop(1) == 1
+    assert told == ["tidy", "stopped", "stopped"]
+
+
+@asynchronous
+async def test_a_handler_that_cancels_its_own_task_ends_its_attempt_only(bench: Bench) -> None:
+    async def perform(_self: Handler, *requests: Note) -> None:
+        noted.append(requests)
+        if len(noted) == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+    handler, noted = make_handler(perform=perform)
+    await bench.queue.register(handler, Note(0, 0))
+    assert await bench.worker().loop(1) == 1
+    assert [fields["tries"] for fields in bench.named("shards.failed")] == [1]
+
+
+@asynchronous
+async def test_a_worker_whose_handler_swallows_its_cancellation_ends_all_the_same(bench: Bench) -> None:
+    begun = asyncio.Event()
+
+    async def perform(_self: Handler, *requests: Note) -> None:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    handler, _ = make_handler(perform=perform)
+    await bench.queue.register(handler, *notes(2))
+    task = asyncio.create_task(bench.worker().loop())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await bench.world.coordinator().leases() == []
+
+
+@asynchronous
+async def test_others_have_their_turn_between_two_batches(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(queue_worker_batch_size=1)
+    handler, noted = make_handler()
+    await bench.queue.register(handler, *notes(50))
+    seen: list[int] = []
+
+    async def look() -> None:
+        while len(noted) < 50:
+            seen.append(len(noted))
+            await asyncio.sleep(0)
+
+    await asyncio.gather(bench.worker().loop(50), look())
+    assert set(range(1, 50)) <= set(seen)
