@@ -164,6 +164,11 @@ class Storage(_Driver):
         an earlier one still waits in the tube; the next comes at the next multiple of its interval.
         """
 
+    async def look(self, limit: int) -> tuple[list[str], float | None]:
+        """Return the first tubes in which requests are ready, what is due now among them, and seconds until more is."""
+        due = await self.mature()
+        return await self.tubes(limit), due
+
     @abstractmethod
     async def withdraw(self, tube: object, *payloads: bytes) -> int:
         """Forget the deferred and recurring requests that say the same; return how many there were."""

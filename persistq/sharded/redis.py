@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ..errors import ConfigError, DatabaseUnavailable, LeaseLost, OutcomeUnknown
@@ -104,7 +105,8 @@ class RedisStorage(Storage):
         told = json.dumps(heads, ensure_ascii=False, separators=(",", ":"))
         # The client repeats a call whose reply was lost; by this the script knows it again.
         operation = secrets.token_hex(12)
-        return int(await self._server.run(scripts.EXTEND, prefix, operation, told, b"".join(payloads), adds=True))
+        whole = b"".join(payloads)
+        return int(await self._server.run(scripts.EXTEND, prefix, operation, told, len(payloads), whole, adds=True))
 
     async def length(self, tube: object) -> int:
         """Return how many requests are ready in the tube."""
@@ -112,7 +114,7 @@ class RedisStorage(Storage):
 
     async def peek(self, tube: object, limit: int) -> list[Message]:
         """Return the first requests that are ready."""
-        return _messages(*await self._run(scripts.PEEK, str(tube), max(0, limit)))
+        return _messages(await self._run(scripts.PEEK, str(tube), max(0, limit)))
 
     async def exchange(self, tube: object, ids: Sequence[int], lease: Lease, limit: int) -> tuple[int, list[Message]]:
         """Remove and peek in one step."""
@@ -120,22 +122,28 @@ class RedisStorage(Storage):
         found = await self._run(scripts.EXCHANGE, str(tube), lease.name, lease.token, max(0, limit), numbers)
         if found == -1:
             raise LeaseLost(f"tube {tube}")
-        removed, heads, payloads = found
-        return int(removed), _messages(heads, payloads)
+        removed, left = found
+        return int(removed), _messages(left)
 
     async def tubes(self, limit: int | None = None) -> list[str]:
         """Return the tubes in which requests are ready."""
         last = _PAGES_MOST if limit is None else limit - 1
         if last < 0:
             return []
-        found = await self._server.run(_TUBES, self.settings.tube_prefix, last)
-        return [tube.decode(errors="replace") for tube in found]
+        return _names(await self._run(_TUBES, last))
 
     async def mature(self) -> float | None:
         """Move what is due to the end of its tube."""
         while (micros := await self._run(scripts.MATURE)) is not None and int(micros) == 0:
             continue
         return None if micros is None else int(micros) / 1_000_000
+
+    async def look(self, limit: int) -> tuple[list[str], float | None]:
+        """Move what is due and return the tubes, in one step."""
+        micros, found = await self._run(scripts.LOOK, limit - 1)
+        if micros is not None and int(micros) == 0:
+            return await super().look(limit)
+        return _names(found), None if micros is None else int(micros) / 1_000_000
 
     async def withdraw(self, tube: object, *payloads: bytes) -> int:
         """Forget the deferred and recurring requests that say the same."""
@@ -206,18 +214,23 @@ class RedisCoordinator(Coordinator):
         return await self._server.run(script, self.settings.coordinator_prefix, *arguments)
 
 
+_message = partial(tuple.__new__, Message)
 _TUBES = "return redis.call('ZRANGE', ARGV[1] .. 'turns', 0, ARGV[2])"
 
 
-def _messages(heads: bytes, payloads: bytes) -> list[Message]:
-    if not heads:
-        return []
-    found, at = [], 0
-    for head in heads.split(b";"):
-        number, place, length = map(int, head.split(b","))
-        found.append(Message(number, payloads[at : at + length], place))
-        at += length
-    return found
+def _names(tubes: Sequence[bytes]) -> list[str]:
+    return [tube.decode(errors="replace") for tube in tubes]
+
+
+def _messages(found: Sequence[bytes]) -> list[Message]:
+    messages = []
+    for place, lengths, elements in zip(found[::3], found[1::3], found[2::3], strict=True):
+        standing, at = int(place), 0
+        for length in map(int, lengths.split(b",")):
+            number, _, payload = elements[at : at + length].split(b":", 2)
+            messages.append(_message((int(number), payload, standing)))
+            at += length
+    return messages
 
 
 def _time_of(micros: int) -> datetime:

@@ -25,24 +25,35 @@ local function reserve(count)
   return last - count
 end
 
+local plain = {}  -- tubes in which this script puts requests without a digest
+
+-- Returns whether there was none of that place before.
 local function add(tube, place, elements)
-  if #elements == 0 then return end
-  redis.call('ZADD', P .. 'p:' .. tube, place, place)
+  local before
   for at = 1, #elements, 1000 do
-    redis.call('RPUSH', list(place, tube), unpack(elements, at, math.min(at + 999, #elements)))
+    local last = math.min(at + 999, #elements)
+    local length = redis.call('RPUSH', list(place, tube), unpack(elements, at, last))
+    before = before or length - (last - at + 1)
   end
-  redis.call('ZADD', P .. 'turns', 'NX', text(now), tube)
+  if before ~= 0 then return false end
+  redis.call('ZADD', P .. 'p:' .. tube, place, place)
+  return true
 end
 
-local function parts(element)
-  local first = string.find(element, ':', 1, true)
-  local second = string.find(element, ':', first + 1, true)
-  return string.sub(element, 1, first - 1), string.sub(element, first + 1, second - 1), string.sub(element, second + 1)
+-- Calls a command with any number of arguments, a thousand at a time.
+local function with_all(command, arguments)
+  for at = 1, #arguments, 1000 do
+    local words = {unpack(command)}
+    for number = at, math.min(at + 999, #arguments) do words[#words + 1] = arguments[number] end
+    redis.call(unpack(words))
+  end
 end
+
+local function parts(element) return string.match(element, '^(%d+):(%x*):(.*)$') end
 
 local function ready_one(tube, digest, payload)
   if redis.call('HEXISTS', P .. 'digests', digest) == 1 then return true end
-  if redis.call('SISMEMBER', P .. 'plain', tube) == 0 then return false end
+  if not plain[tube] and redis.call('SISMEMBER', P .. 'plain', tube) == 0 then return false end
   for _, place in ipairs(redis.call('ZRANGE', P .. 'p:' .. tube, 0, -1)) do
     for _, element in ipairs(redis.call('LRANGE', list(place, tube), 0, -1)) do
       local _, _, said = parts(element)
@@ -63,21 +74,42 @@ local function forget_later(id)
   return one
 end
 
+-- Returns place, lengths and elements, these as one text, of each place: to take an element to pieces costs less there.
 local function peek(tube, limit)
-  local head, said, left = {}, {}, limit
-  if left > 0 then
-    for _, place in ipairs(redis.call('ZRANGE', P .. 'p:' .. tube, 0, -1)) do
-      local found = redis.call('LRANGE', list(place, tube), 0, left - 1)
-      for _, element in ipairs(found) do
-        local id, _, payload = parts(element)
-        head[#head + 1] = id .. ',' .. place .. ',' .. #payload
-        said[#said + 1] = payload
-      end
-      left = left - #found
-      if left <= 0 then break end
+  local found = {}
+  for _, place in ipairs(limit > 0 and redis.call('ZRANGE', P .. 'p:' .. tube, 0, -1) or {}) do
+    local elements, lengths = redis.call('LRANGE', list(place, tube), 0, limit - 1), {}
+    for number, element in ipairs(elements) do lengths[number] = #element end
+    found[#found + 1] = place
+    found[#found + 1] = table.concat(lengths, ',')
+    found[#found + 1] = table.concat(elements)
+    limit = limit - #elements
+    if limit <= 0 then break end
+  end
+  return found
+end
+
+-- Makes what is due ready, a page at a time; returns microseconds until the next is due, if any.
+local function mature()
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', text(now), 'LIMIT', 0, 500)) do
+    local due = tonumber(redis.call('ZSCORE', P .. 'later', id))
+    local one = cmsgpack.unpack(redis.call('HGET', P .. 'later:data', id))
+    local tube, place, every, digest, payload = unpack(one)
+    local take = true
+    if every > 0 then
+      take = not ready_one(tube, digest, payload)
+      redis.call('ZADD', P .. 'later', text(due + every * math.max(1, math.floor((now - due) / every) + 1)), id)
+    else
+      forget_later(id)
+    end
+    if take then
+      redis.call('HINCRBY', P .. 'digests', digest, 1)
+      add(tube, place, {text(reserve(1) + 1) .. ':' .. digest .. ':' .. payload})
+      redis.call('ZADD', P .. 'turns', 'NX', text(now), tube)
     end
   end
-  return table.concat(head, ';'), table.concat(said)
+  local following = redis.call('ZRANGE', P .. 'later', 0, 0, 'WITHSCORES')
+  return #following > 0 and text(math.max(0, tonumber(following[2]) - now)) or false
 end
 """
 
@@ -86,11 +118,12 @@ EXTEND = (
     + r"""
 local done = redis.call('GET', P .. 'done:' .. ARGV[2])
 if done then return tonumber(done) end
-local blob, at, count = ARGV[4], 1, 0
+local blob, at, count = ARGV[5], 1, 0
+local id, turns, without = reserve(tonumber(ARGV[4])), {}, {}
 for _, entry in ipairs(cjson.decode(ARGV[3])) do
   local tube, place, due, every, unique, digests, lengths = unpack(entry)
   place = text(place)
-  local elements, id = {}, reserve(#lengths)
+  local elements = {}
   for number, length in ipairs(lengths) do
     local payload = string.sub(blob, at, at + length - 1)
     at = at + length
@@ -118,17 +151,27 @@ for _, entry in ipairs(cjson.decode(ARGV[3])) do
       end
     end
   end
-  if #elements > 0 and not digests[1] then redis.call('SADD', P .. 'plain', tube) end
-  add(tube, place, elements)
+  if #elements > 0 then
+    if not digests[1] and not plain[tube] then
+      plain[tube] = true
+      without[#without + 1] = tube
+    end
+    if add(tube, place, elements) then
+      turns[#turns + 1] = text(now)
+      turns[#turns + 1] = tube
+    end
+  end
 end
+with_all({'SADD', P .. 'plain'}, without)
+with_all({'ZADD', P .. 'turns', 'NX'}, turns)
 redis.call('SET', P .. 'done:' .. ARGV[2], count, 'EX', 60)
 return count
 """
 )
-"""prefix, operation, entries as JSON, payloads -> how many were added. Repeated, it adds nothing."""
+"""prefix, operation, entries as JSON, how many payloads, all payloads -> how many were added; repeated, it adds none."""
 
-PEEK = _COMMON + "return {peek(ARGV[2], tonumber(ARGV[3]))}"
-"""prefix, tube, limit -> id, place and length of each; payloads."""
+PEEK = _COMMON + "return peek(ARGV[2], tonumber(ARGV[3]))"
+"""prefix, tube, limit -> place, lengths of its elements, and these, of each place."""
 
 LENGTH = (
     _COMMON
@@ -157,7 +200,7 @@ end
 for _, place in ipairs(count > 0 and redis.call('ZRANGE', P .. 'p:' .. tube, 0, -1) or {}) do
   local key, heads = list(place, tube), 0
   for _, element in ipairs(redis.call('LRANGE', key, 0, count - removed - 1)) do
-    local id, digest = parts(element)
+    local id, digest = string.match(element, '^(%d+):(%x*)')
     if not wanted[id] then break end
     heads = heads + 1
     forget(digest)
@@ -185,36 +228,16 @@ if removed > 0 then
     redis.call('ZADD', P .. 'turns', text(now), tube)
   end
 end
-local head, said = peek(tube, limit)
-return {removed, head, said}
+return {removed, peek(tube, limit)}
 """
 )
 """prefix, tube, lock, token, limit, ids -> how many were removed, and what PEEK returns; -1 when the lease is lost."""
 
-MATURE = (
-    _COMMON
-    + r"""
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', text(now), 'LIMIT', 0, 500)) do
-  local due = tonumber(redis.call('ZSCORE', P .. 'later', id))
-  local one = cmsgpack.unpack(redis.call('HGET', P .. 'later:data', id))
-  local tube, place, every, digest, payload = unpack(one)
-  local take = true
-  if every > 0 then
-    take = not ready_one(tube, digest, payload)
-    redis.call('ZADD', P .. 'later', text(due + every * math.max(1, math.floor((now - due) / every) + 1)), id)
-  else
-    forget_later(id)
-  end
-  if take then
-    redis.call('HINCRBY', P .. 'digests', digest, 1)
-    add(tube, place, {text(reserve(1) + 1) .. ':' .. digest .. ':' .. payload})
-  end
-end
-local following = redis.call('ZRANGE', P .. 'later', 0, 0, 'WITHSCORES')
-return #following > 0 and text(math.max(0, tonumber(following[2]) - now)) or false
-"""
-)
-"""prefix -> microseconds until the next is due, if any; a page at a time."""
+MATURE = _COMMON + "return mature()"
+"""prefix -> microseconds until the next is due, if any; 0 when more is due now."""
+
+LOOK = _COMMON + "return {mature(), redis.call('ZRANGE', P .. 'turns', 0, ARGV[2])}"
+"""prefix, last -> what MATURE returns, and the tubes in the order of their turns."""
 
 WITHDRAW = (
     _COMMON

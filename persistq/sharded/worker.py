@@ -129,12 +129,11 @@ class Worker:
 
     async def _bind(self, other_than: str | None = None) -> Lease | None:
         """Return a lease of the tube that has waited longest among those that are free, if any is."""
-        due = await self._storage.mature()
-        if due is not None:
-            self._look_at = min(self._look_at, self._clock.monotonic() + due)
         limit = _PAGE
         while True:
-            found = await self._storage.tubes(limit)
+            found, due = await self._storage.look(limit)
+            if due is not None:
+                self._look_at = min(self._look_at, self._clock.monotonic() + due)
             known = [tube for tube in found if tube != other_than and self._handler_of(tube) is not None]
             lease = await self._bind_first(known) if known else None
             if lease is not None or len(found) < limit or limit >= _MOST:
