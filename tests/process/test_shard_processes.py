@@ -1,8 +1,10 @@
 """Workers of shards as processes: stopped past their lease, killed, told to stop, and fed poison."""
 
 import asyncio
+import json
 import random
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,6 +117,12 @@ def worker(yard: Yard, *arguments: str, **settings: Any) -> Process:
     return yard.run("-m", "persistq.consumer.consumer", "--shards", "app", *arguments, **settings)
 
 
+def command(yard: Yard, *arguments: str) -> str:
+    process = yard.run("-m", "persistq.admin.admin", *arguments)
+    assert process.wait() == 0, process.err
+    return process.out
+
+
 def noted(yard: Yard, word: str) -> list[tuple[int, int, int]]:
     """Return thread, number and process of what was noted under a word."""
     found = [line.split() for line in yard.journal()]
@@ -178,18 +186,40 @@ def test_nothing_is_lost_and_each_thread_keeps_its_order_while_workers_are_kille
     assert yard.q.counts()["failed"] == 0
 
 
+@every_store
+def test_a_killed_workers_tube_is_taken_over_when_the_lease_has_run_out(
+    make_shards: Callable[..., Yard], long: bool
+) -> None:
+    if not long:
+        pytest.skip("a matter of seconds, and the storm kills as well: with --long")
+    yard = make_shards(queue_coordinator_lease=2.0)
+    register(yard, (0, 0, "wait"), (0, 1, ""))
+    first = worker(yard)
+    eventually(lambda: noted(yard, "begun"), "the first has begun")
+    second = worker(yard, "--drain")
+    eventually(second.listens, "the second looks for work")
+    first.kill()
+    died = time.monotonic()
+    yard.open("gate")
+    eventually(lambda: noted(yard, "did"), "the second has taken over")
+    assert time.monotonic() - died <= 2.0 + 1.0
+    assert second.wait() == 0
+    assert done(yard) == [0, 1]
+
+
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.needs("redis"))], indirect=True)
 def test_a_poison_request_becomes_a_job_that_runs_when_it_is_sent_back(make_shards: Callable[..., Yard]) -> None:
     yard = make_shards(max_attempts=3)
     register(yard, (0, 0, ""), (0, 1, "raise"), (0, 2, ""))
     assert worker(yard, "--drain").wait() == 0
     assert done(yard) == [0, 2]
-    (job,) = yard.q.list_jobs("failed")
-    assert (job.queue, job.error) == ("shards", "ValueError: poison")
-    assert '"number":1' in job.item
+    (shown,) = json.loads(command(yard, "list-jobs", "--queue", "shards", "--status", "failed", "--json"))
+    job = yard.q.get_job(shown["id"])
+    assert (shown["queue"], shown["error"]) == ("shards", "ValueError: poison")
+    assert '"number":1' in shown["item"]
     assert [event.kind for event in yard.q.events(job.id)] == ["promoted"]
     yard.open("mended")
-    yard.q.resubmit(job.id)
+    command(yard, "resubmit", str(job.id))
     assert yard.run("-m", "persistq.consumer.consumer", "--drain").wait() == 0
     assert yard.q.get_job(job.id).result == {"tube": "Stepping/0"}
     assert worker(yard, "--drain").wait() == 0
