@@ -35,7 +35,7 @@ def main() -> int:
     if not options.report:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end
         _measure(chosen, options, saved)
-    print(_heading(saved) + "\n\n" + report.tables(chosen, saved["cases"]))
+    print(_page(_sections(chosen, saved)))
     if options.publish:
         _publish(saved)
     return 0
@@ -63,7 +63,7 @@ def _measure(chosen: list[Case], options: argparse.Namespace, saved: dict[str, A
             found = runner.run(_with(case, options.jobs), options.runs)
             saved["cases"][case.name] = {**found.__dict__, "quick": options.quick}
             saved["versions"].update(runner.versions)
-            saved["machine"] = _machine(options)
+            saved["machine"] = _machine()
             if options.save:
                 options.save.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     finally:
@@ -77,45 +77,65 @@ def _with(case: Case, jobs: int | None) -> Case:
     return Case(**{**fields, "work": {**case.work, "jobs": jobs}})
 
 
-def _machine(options: argparse.Namespace) -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     return {
         "day": datetime.now(UTC).date().isoformat(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "sqlite": sqlite_module().sqlite_version,
-        "runs": options.runs,
     }
 
 
-def _heading(saved: dict[str, Any]) -> str:
-    """Say on what the figures were taken."""
-    machine, versions = saved.get("machine", {}), saved["versions"]
-    syncs = sorted(case["fsync"] for case in saved["cases"].values() if case.get("fsync")) or [0.0]
-    software = [f"Python {machine.get('python')}", f"SQLite {machine.get('sqlite')}"]
-    software += [versions[name] for name in SERVERS if name in versions]
-    peers = [f"{name} {version}" for name, version in sorted(versions.items()) if name not in SERVERS]
+def _sections(cases: list[Case], saved: dict[str, Any]) -> dict[str, str]:
+    """Return what there is to say of each group."""
+    found = report.groups(cases, saved["cases"])
+    return {group: f"{_stamp(members, saved)}\n\n{report.tables(members, saved['cases'])}"
+            for group, members in found.items()}  # fmt: skip
+
+
+def _stamp(cases: list[Case], saved: dict[str, Any]) -> str:
+    """Say on what the figures of some cases were taken."""
+    machine, versions = saved["machine"], saved["versions"]
+    taken = [saved["cases"][case.name] for case in cases]
+    syncs = sorted(one["fsync"] for one in taken)
+    runs = max(len(rates) for one in taken for figures in one["figures"].values() for rates in figures.values())
+    software = [f"Python {machine['python']}", f"SQLite {machine['sqlite']}"]
+    software += [versions[name] for name in SERVERS if name in versions and any(case.server == name for case in cases)]
+    peers = {side.peer.name for case in cases for side in case.sides if side.peer} & versions.keys()
     lines = [
-        f"Taken on {machine.get('day')}, {machine.get('cores')} cores, {machine.get('system')}: {', '.join(software)}.",
+        f"Taken on {machine['day']}, {machine['cores']} cores, {machine['system']}: {', '.join(software)}.",
         f"A 4 KiB fsync took {syncs[len(syncs) // 2]:.2f} ms ({syncs[0]:.2f} to {syncs[-1]:.2f} over the run).",
-        f"Medians of {machine.get('runs')} runs by turns, of fewer where a run takes a minute.",
+        f"Medians of {runs} runs by turns, of fewer where a run takes a minute.",
         "In brackets: persistq divided by that column.",
     ]
     if peers:
-        lines.append(f"Peers: {', '.join(peers)}.")
+        lines.append(f"Peers: {', '.join(f'{name} {versions[name]}' for name in sorted(peers))}.")
     return "\n".join(lines)
 
 
+def _page(sections: dict[str, str]) -> str:
+    return "\n\n".join(f"### {group}\n\n{text}" for group, text in sections.items())
+
+
 def _publish(saved: dict[str, Any]) -> None:
-    """Write the tables and the pictures into the docs."""
+    """Write the tables and the pictures into the docs. Groups of which nothing was saved stay as they are."""
     names = pictures.write(CASES, saved["cases"], IMAGES)
-    text = report.tables(CASES, saved["cases"])
+    new = _sections(CASES, saved)
     for group, name in names.items():
-        text = text.replace(f"### {group}\n", f"### {group}\n\n![{group}](img/{name})\n", 1)
+        new[group] = f"![{group}](img/{name})\n\n{new[group]}"
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{_heading(saved)}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    old, _, after = rest.partition(END)
+    all_ = _parted(old) | new
+    ordered = {case.group: all_[case.group] for case in CASES if case.group in all_}
+    PAGE.write_text(f"{before}{BEGIN}\n\n{_page(ordered)}\n\n{END}{after}", encoding="utf-8")
+
+
+def _parted(text: str) -> dict[str, str]:
+    """Return the sections of a text by their headings."""
+    parts = [part.partition("\n") for part in f"\n{text}".split("\n### ")[1:]]
+    return {heading: rest.strip() for heading, _, rest in parts}
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -134,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, metavar="N", help="jobs a run, instead of each case's own")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the figures as JSON, beside those it has")
     parser.add_argument("--report", action="store_true", help="measure nothing, print what --save FILE holds")
-    parser.add_argument("--publish", action="store_true", help="write tables and pictures into docs/")
+    parser.add_argument("--publish", action="store_true", help="write what was measured or saved into docs/")
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--python", action="append", default=[], metavar="PATH", help="an interpreter for peers")
     parser.add_argument("--postgres", metavar="URL", help="this server instead of a private one")

@@ -10,13 +10,13 @@ Results = Mapping[str, Mapping[str, Any]]
 """By the name of a case: its ``figures`` and its ``failed``."""
 
 
-def tables(cases: Iterable[Case], results: Results) -> str:
-    """Return all tables for the cases that have results."""
-    groups: dict[str, list[Case]] = {}
+def groups(cases: Iterable[Case], results: Results) -> dict[str, list[Case]]:
+    """Return the cases that have results, by the name of their group."""
+    found: dict[str, list[Case]] = {}
     for case in cases:
         if case.name in results:
-            groups.setdefault(case.group, []).append(case)
-    return "\n\n".join(f"### {group}\n\n{_group(members, results)}" for group, members in groups.items())
+            found.setdefault(case.group, []).append(case)
+    return found
 
 
 def median(results: Results, case: Case, side: str, metric: str = "rate") -> float | None:
@@ -25,7 +25,8 @@ def median(results: Results, case: Case, side: str, metric: str = "rate") -> flo
     return statistics.median(runs) if runs else None
 
 
-def _group(cases: list[Case], results: Results) -> str:
+def tables(cases: list[Case], results: Results) -> str:
+    """Return the tables of one group."""
     parts = [_growth(case, results) for case in cases if case.growth] or [_compared(cases, results)]
     if targets := _targets(cases, results):
         parts.append(targets)

@@ -69,12 +69,17 @@ async def registered(work: Work, register: Callable[..., Awaitable[object]]) -> 
     return {"rate": done / (time.perf_counter() - began)}
 
 
+async def filled(work: Work, register: Callable[..., Awaitable[object]]) -> None:
+    """Register all requests, 1,000 a call."""
+    for at in range(0, work.jobs, 1000):
+        await register(*[Visit(n) for n in range(at, min(at + 1000, work.jobs))])
+
+
 async def performed(
     work: Work, counter: Counter, register: Callable[..., Awaitable[object]], loops: Callable[[], list[Any]]
 ) -> dict[str, float]:
     """Let ``processes`` workers of this event loop perform all requests, or as many as they can in the time."""
-    for at in range(0, work.jobs, 1000):
-        await register(*[Visit(n) for n in range(at, min(at + 1000, work.jobs))])
+    await filled(work, register)
     began = time.perf_counter()
     tasks = [asyncio.create_task(loop) for loop in loops()]
     with contextlib.suppress(TimeoutError):

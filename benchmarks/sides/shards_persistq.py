@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import shards_common
@@ -45,9 +46,7 @@ async def compared(work: Work, what: str, storage: Any, coordinator: Any) -> dic
         settings.worker_empty_limit, settings.worker_empty_pause = 1, 0.0
     queue = Queue(storage)
 
-    async def register(*requests: Visit) -> None:
-        await queue.register(VisitHandler, *requests)
-
+    register = partial(queue.register, VisitHandler)
     if what == "register":
         return await shards_common.registered(work, register)
     return await shards_common.performed(
@@ -70,38 +69,34 @@ async def on_sql(work: Work, what: str) -> dict:
 
 async def on_raw_sql(work: Work) -> dict:
     """The bare statements of a removal and the next look, in a transaction each, on the drivers' own cursors."""
+    BENCH["threads"] = work.threads
     with closing(persistq.connect(work.url or str(work.path / "queue.db"), queue_durability=work.durability)) as q:
         if work.url:
             q.database.upgrade()
-        storage = SQLAlchemyStorage(q)
-        await storage.append("Bench/0", *[b'{"user_id":%d}' % n for n in range(work.jobs)])
+        await shards_common.filled(work, partial(Queue(SQLAlchemyStorage(q)).register, VisitHandler))
         return raw_drain(work, q)
 
 
 def raw_drain(work: Work, q: Any) -> dict:
     mark = "%s" if work.url else "?"
+    look = (
+        f"SELECT id, payload FROM requests WHERE tube = {mark} AND due_at IS NULL "  # noqa: S608
+        f"ORDER BY place, id LIMIT {mark}"
+    )
     with q.engine.connect() as connection:
         raw = connection.connection.dbapi_connection
-        cursor = raw.cursor()
-        begin = "BEGIN" if work.url else "BEGIN IMMEDIATE"
-        look = (
-            f"SELECT id, payload FROM requests WHERE tube = 'tube_Bench/0' AND due_at IS NULL "  # noqa: S608
-            f"ORDER BY place, id LIMIT {mark}"
-        )
-        cursor.execute(look, (128,))
-        rows, done, began = cursor.fetchall(), 0, time.perf_counter()
-        while rows:
-            if not work.url:
-                cursor.execute(begin)
-            ids = ",".join(str(row[0]) for row in rows)
-            cursor.execute(f"DELETE FROM requests WHERE id IN ({ids})")  # noqa: S608
-            done += len(rows)
-            cursor.execute(look, (128,))
-            rows = cursor.fetchall()
-            if work.url:
+        cursor, done, began = raw.cursor(), 0, time.perf_counter()
+        for thread in range(work.threads):
+            wanted = (f"tube_VisitHandler/{thread}", 128)
+            cursor.execute(look, wanted)
+            while rows := cursor.fetchall():
+                if not work.url:
+                    cursor.execute("BEGIN IMMEDIATE")
+                ids = ",".join(str(row[0]) for row in rows)
+                cursor.execute(f"DELETE FROM requests WHERE id IN ({ids})")  # noqa: S608
+                done += len(rows)
+                cursor.execute(look, wanted)
                 raw.commit()
-            else:
-                cursor.execute("COMMIT")
         return {"rate": done / (time.perf_counter() - began)}
 
 

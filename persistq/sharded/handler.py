@@ -38,6 +38,11 @@ class Route(_Route):
         return _new(cls, (thread, priority))
 
 
+def tube_name(handler: str, thread: int | str) -> str:
+    """Return the name of a handler's thread in storage."""
+    return f"{handler}/{thread}"
+
+
 @dataclass(frozen=True, slots=True)
 class Tube:
     """One handler's one thread, by the handler's key: what a worker performs in order, and alone."""
@@ -46,7 +51,7 @@ class Tube:
     thread: int | str
 
     def __str__(self) -> str:
-        return f"{self.handler}/{self.thread}"
+        return tube_name(self.handler, self.thread)
 
     @classmethod
     def parse(cls, name: str) -> Self:

@@ -27,8 +27,7 @@ class Message(NamedTuple):
     place: int = PLACES
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Requests to be added to one tube, alike in everything but what they say."""
 
     tube: str

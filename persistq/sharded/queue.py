@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..events import span
 from ..model import check_span
 from . import requests as bytes_of
-from .handler import Handler, Tube, call, check_thread
+from .handler import Handler, call, check_thread, tube_name
 from .ports import Entry, Storage
 
 
@@ -107,4 +107,4 @@ def _tube_and_place(handler: type[Handler], route: Any) -> tuple[str, int]:
         thread, priority = route
     except (TypeError, ValueError):
         raise ConfigError(f"a route is Route(thread, priority), not {route!r:.80}") from None
-    return str(Tube(handler.key, check_thread(thread))), handler.place(check_int("a priority", priority))
+    return tube_name(handler.key, check_thread(thread)), handler.place(check_int("a priority", priority))

@@ -168,7 +168,7 @@ redis.call('SET', P .. 'done:' .. ARGV[2], count, 'EX', 60)
 return count
 """
 )
-"""prefix, operation, entries as JSON, how many payloads, all payloads -> how many were added; repeated, it adds none."""
+"""prefix, operation, entries as JSON, number of payloads, payloads -> how many were added; repeated, it adds none."""
 
 PEEK = _COMMON + "return peek(ARGV[2], tonumber(ARGV[3]))"
 """prefix, tube, limit -> place, lengths of its elements, and these, of each place."""

@@ -143,16 +143,18 @@ def _modelled(cls: Any) -> RequestCodec:
 
 def _named_tuple(cls: Any) -> RequestCodec:
     """By the names of its fields, like the others: by their places, a field more or less would be another's value."""
-    from typing_extensions import NotRequired, TypedDict
+    from typing import NotRequired
 
-    hints = get_type_hints(cls, include_extras=True)
+    from pydantic import with_config
+    from typing_extensions import TypedDict
+
+    found = get_type_hints(cls, include_extras=True)
     fields, defaults = cls._fields, cls._field_defaults
-    shape = TypedDict(  # type: ignore[operator]
-        cls.__name__,
-        {name: NotRequired[hints.get(name, Any)] if name in defaults else hints.get(name, Any) for name in fields},
+    hints = {name: found.get(name, Any) for name in fields}
+    shape = TypedDict(  # type: ignore[misc]
+        cls.__name__, {name: NotRequired[hint] if name in defaults else hint for name, hint in hints.items()}
     )
-    shape.__pydantic_config__ = {"extra": "forbid"}
-    adapter = _adapter(shape)
+    adapter = _adapter(with_config(extra="forbid")(shape))
     write, read = adapter.serializer.to_json, adapter.validator.validate_json
     # As namedtuple itself does it: code made for the class saves most of the time, and fields are identifiers.
     named = ", ".join(f"{name!r}: {name}" for name in fields)

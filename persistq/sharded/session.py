@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..clock import Clock
 from ..errors import DatabaseUnavailable, LeaseLost, OutcomeUnknown, PayloadError, PermanentError, QueueFull, Snooze
