@@ -227,6 +227,22 @@ async def test_nothing_for_later_is_nothing_to_wait_for(world: World) -> None:
 
 
 @asynchronous
+async def test_a_look_sees_what_is_due_now_and_when_more_will_be(world: World) -> None:
+    storage = world.storage()
+    assert await storage.look(10) == ([], None)
+    await storage.append("H/1", b"1")
+    many = [b"%d" % number for number in range(501)]  # more than a driver makes ready at a time
+    await storage.extend([Entry("H/0", many, defer=5.0), Entry("H/2", [b"2"], defer=60.0)])
+    await world.let_pass(6.0)
+    found, due = await storage.look(10)
+    assert found == ["H/1", "H/0"]
+    assert due is not None
+    assert 0 < due <= 54.0
+    assert await storage.length("H/0") == 501
+    assert (await storage.look(1))[0] == ["H/1"]
+
+
+@asynchronous
 async def test_a_deferred_request_keeps_its_place_in_the_tube(world: World) -> None:
     storage = world.storage()
     await storage.extend([Entry("H/0", [b"first"], 1, defer=5), Entry("H/0", [b"second"], 2)])
