@@ -28,7 +28,9 @@ class Keeper:
         self._now = clock.monotonic
         self._until = 0.0
         self._performing = False
-        self._cancelled = False
+        #: The task that waits for the work, and how often it was cancelled before.
+        self._keeping: asyncio.Task[Any] | None = None
+        self._cancels = 0
         #: Why the tube is no longer ours; None as long as it is.
         self.lost: LeaseLost | None = None
 
@@ -38,6 +40,8 @@ class Keeper:
         One task for a tube, none for each batch: with many tubes of few requests that is most of what a batch costs.
         Whoever cancels this cancels the work, and waits for it to tidy up.
         """
+        self._keeping = _this_task()
+        self._cancels = self._keeping.cancelling()
         self._until = self._now() + self._lease.seconds
         serving = asyncio.create_task(work)
         while not serving.done():
@@ -48,9 +52,9 @@ class Keeper:
                     if self.lost is not None and self._performing:
                         serving.cancel()
             except asyncio.CancelledError:
-                self._cancelled = True
-                serving.cancel()
-        if self._cancelled:
+                if self._is_cancelled():
+                    serving.cancel()
+        if self._is_cancelled():
             raise asyncio.CancelledError from (None if serving.cancelled() else serving.exception())
         return serving.result()
 
@@ -72,15 +76,14 @@ class Keeper:
             LeaseLost: it was; whatever the coroutine did counts for nothing.
             HandlerExit: instead of SystemExit and the like, which would end the process.
         """
-        task = asyncio.current_task()
-        assert task is not None, "called on an event loop"  # noqa: S101
+        task = _this_task()
         self._performing = True
         try:
             found = await call(function, *arguments)
             if task.cancelling():
                 await asyncio.sleep(0)  # a cancellation that has not struck yet strikes here
         except asyncio.CancelledError:
-            if self._cancelled:
+            if self._is_cancelled():
                 raise
             task.uncancel()
             self.check()
@@ -90,6 +93,10 @@ class Keeper:
         finally:
             self._performing = False
         return found
+
+    def _is_cancelled(self) -> bool:
+        # At the end of a program all tasks are cancelled at once, and the work's may be the first to hear of it.
+        return self._keeping is not None and self._keeping.cancelling() > self._cancels
 
     async def _renew(self) -> None:
         asked = self._now()
@@ -101,3 +108,9 @@ class Keeper:
         except _TRANSIENT as error:
             if self._now() >= self._until:
                 self.lost = LeaseLost(f"tube {self._lease.tube} could not be renewed in time: {error}")
+
+
+def _this_task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    assert task is not None, "called on an event loop"  # noqa: S101
+    return task

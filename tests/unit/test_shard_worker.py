@@ -787,6 +787,33 @@ async def test_a_worker_whose_handler_swallows_its_cancellation_ends_all_the_sam
 
 
 @asynchronous
+async def test_the_end_of_the_program_is_no_fault_of_the_requests(make_bench: Callable[..., Bench]) -> None:
+    """It cancels every task at once, the one in which a handler performs before the one that waits for it."""
+    bench = make_bench(max_attempts=1)
+    tasks: list[asyncio.Task[Any]] = []
+    begun = asyncio.Event()
+
+    async def perform(_self: Handler, *requests: Note) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        begun.set()
+        await asyncio.Event().wait()
+
+    handler, _ = make_handler(perform=perform)
+    await bench.queue.register(handler, Note(0, 0))
+    tasks.append(asyncio.create_task(bench.worker().loop()))
+    await begun.wait()
+    for task in reversed(tasks):
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    assert bench.promoted == []
+    assert bench.named("shards.failed") == []
+    assert await bench.world.coordinator().leases() == []
+
+
+@asynchronous
 async def test_others_have_their_turn_between_two_batches(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(queue_worker_batch_size=1)
     handler, noted = make_handler()
