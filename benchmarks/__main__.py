@@ -99,14 +99,14 @@ def _stamp(cases: list[Case], saved: dict[str, Any]) -> str:
     machine, versions = saved["machine"], saved["versions"]
     taken = [saved["cases"][case.name] for case in cases]
     syncs = sorted(one["fsync"] for one in taken)
-    runs = max(len(rates) for one in taken for figures in one["figures"].values() for rates in figures.values())
+    runs = sorted({len(rates) for one in taken for side in one["figures"].values() for rates in side.values()})
     software = [f"Python {machine['python']}", f"SQLite {machine['sqlite']}"]
     software += [versions[name] for name in SERVERS if name in versions and any(case.server == name for case in cases)]
     peers = {side.peer.name for case in cases for side in case.sides if side.peer} & versions.keys()
     lines = [
         f"Taken on {machine['day']}, {machine['cores']} cores, {machine['system']}: {', '.join(software)}.",
         f"A 4 KiB fsync took {syncs[len(syncs) // 2]:.2f} ms ({syncs[0]:.2f} to {syncs[-1]:.2f} over the run).",
-        f"Medians of {runs} runs by turns, of fewer where a run takes a minute.",
+        f"Medians of {' to '.join(map(str, runs[:1] + runs[1:][-1:]))} runs by turns.",
         "In brackets: persistq divided by that column.",
     ]
     if peers:

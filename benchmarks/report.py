@@ -107,7 +107,7 @@ def _what(target: Target) -> str:
 
 
 def _asked(target: Target) -> str:
-    return f"{'≤' if target.at_most else '≥'} {target.bound:g}"
+    return f"{'≤' if target.at_most else '≥'} {target.bound:,g}"
 
 
 def _metric(case: Case, target: Target) -> Metric:
