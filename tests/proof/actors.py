@@ -140,17 +140,20 @@ def _claim(job: Job) -> dict[str, Any]:
 # What they do. Each runs until it is killed, in a process of its own.
 
 
-def produce(q: Recorded, chance: random.Random, count: Callable[[int], None]) -> None:
-    """Enqueue jobs of every kind; repeat with the same key what may or may not have been written."""
+def produce(q: Recorded, chance: random.Random, count: Callable[[int], None], size: int = 20) -> None:
+    """Enqueue jobs of every kind; repeat with the same key what may or may not have been written.
+
+    A call in five is of up to ``size`` jobs, which are quick.
+    """
     number = 0
     while True:
         number += 1
-        item = f"{q.history.actor}.{number} {_nature(chance)}"
+        item = f"{q.history.actor}.{number}"
         try:
             if chance.random() < 0.2:
-                count(len(q.enqueue_many([f"{item} {n}" for n in range(chance.randint(2, 20))])))
+                count(len(q.enqueue_many([f"{item} quick {n}" for n in range(chance.randint(2, size))])))
             else:
-                _enqueue_one(q, chance, item)
+                _enqueue_one(q, chance, f"{item} {_nature(chance)}")
                 count(1)
         except TROUBLE:
             time.sleep(0.02)
