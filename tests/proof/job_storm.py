@@ -31,7 +31,7 @@ class JobStorm(Storm):
     """Everybody on one queue, which is empty at first."""
 
     of = "jobs"
-    roles = ("producer", "producer", "consumer", "consumer", "consumer", "maintenance", "operator")
+    roles = ("producer", "producer", "consumer", "consumer", "taker", "maintenance", "operator")
     lease = LEASE
 
     def __init__(self, folder: Path, target: str, plan: Plan) -> None:
@@ -49,6 +49,8 @@ class JobStorm(Storm):
                 actors.produce(q, chance, count, self.plan.size)
             case "consumer":
                 actors.consume(q)
+            case "taker":
+                actors.take(q)
             case "maintenance":
                 actors.maintain(q)
             case "operator":
