@@ -215,7 +215,7 @@ def _behave(job: Job, nature: str) -> None:
 
 
 def take(q: Recorded) -> None:
-    """Do by hand what the worker does, as quickly as can be: take a hundred, perform them, settle them with the next."""
+    """Do by hand what the worker does, as fast as can be: take a hundred, perform them, settle them with the next."""
     consumer = consumer_id("taker")
     outcomes: list[Outcome] = []
     while True:
