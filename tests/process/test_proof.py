@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from proof import bugs, day, verifier
+from proof import bugs, day, stream_bugs, verifier
 from proof.bugs import BUGS
 from proof.figures import figures
 from proof.reading import World, read
@@ -71,14 +71,17 @@ def test_every_invariant_of_jobs_has_its_bug():
 KILLS = {"jobs": 100, "batches": 60, "shards": 40}
 
 
+def storm(of: str, folder: Path, target: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "proof.storm", of, str(folder), "--seed", "20251122", "--every", "0.04", *options],
+        cwd=TESTS, env=os.environ | {"PROOF_TARGET": target}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
 def rage(of: str, folder: Path, target: str, long: bool) -> dict[str, int]:
     """Have a storm rage, which is to break nothing, and return its figures."""
     kills = KILLS[of] * (20 if long else 1)
-    options = ["--kills", str(kills), "--seed", "20251122", "--every", "0.04"]
-    done = subprocess.run(
-        [sys.executable, "-m", "proof.storm", of, str(folder), *options],
-        cwd=TESTS, env=os.environ | {"PROOF_TARGET": target}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = storm(of, folder, target, "--kills", str(kills))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = {name: int(number.replace(",", "")) for name, number in re.findall(r"^(.+): ([\d,]+)$", done.stdout, re.M)}
     assert found["kills"] >= kills
@@ -109,3 +112,12 @@ def test_a_storm_of_kills_on_shards_breaks_nothing(store, tmp_path, every_databa
         client.close()
         target = stores(store).url("0")
     assert rage("shards", tmp_path / "run", target, long)["leases"] > KILLS["shards"]
+
+
+@pytest.mark.parametrize("bug", stream_bugs.BUGS)
+def test_a_storm_finds_each_bug_of_batches_and_shards(bug, tmp_path, every_database):
+    of, invariant, _ = stream_bugs.BUGS[bug]
+    target = every_database["sqlite"].apart() if of == "shards" else str(tmp_path / "spool")
+    done = storm(of, tmp_path / "run", target, "--kills", "30", "--paused", "0.3", "--bug", bug)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(rf"^{invariant} ", done.stdout, re.MULTILINE), done.stdout

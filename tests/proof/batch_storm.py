@@ -14,9 +14,10 @@ from typing import Any
 from persistq import batch
 from persistq.batch import BatchReader, BatchWriter
 
+from . import stream_bugs
 from .batches import ITEMS, NUMBER_BYTES, write_end
 from .history import History
-from .nemesis import EXIT_LATE, Storm
+from .nemesis import EXIT_LATE, Plan, Storm
 
 QUEUE = "q"
 LEASE = 0.5
@@ -34,6 +35,11 @@ class BatchStorm(Storm):
     roles = ("producer", "producer", "reader", "reader", "reader", "recovery")
     paused = "reader"
     lease = LEASE
+
+    def __init__(self, folder: Path, target: str, plan: Plan) -> None:
+        super().__init__(folder, target, plan)
+        if plan.bug:
+            stream_bugs.sow(plan.bug)
 
     def act(self, role: str, history: History, chance: random.Random, count: Callable[[int], None]) -> None:
         match role:

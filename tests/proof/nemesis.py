@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from persistq.storage import server, sqlite
 
-from . import verifier
+from . import stream_bugs, verifier
 from .bugs import BUGS
 from .figures import RUN, told
 from .history import META, History
@@ -57,7 +57,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=20, help="most jobs of one call of a producer (%(default)s)")
     parser.add_argument("--paused", type=float, default=0.05, help="share of pauses among the strikes (%(default)s)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--bug", choices=BUGS, help="sow this bug into everybody who works on jobs, to see it caught")
+    parser.add_argument(
+        "--bug", choices=[*BUGS, *stream_bugs.BUGS], help="sow this bug into everybody, to see it caught"
+    )
 
 
 class Storm(ABC):

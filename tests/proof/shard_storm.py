@@ -15,6 +15,7 @@ from persistq.settings import Settings
 from persistq.sharded import Coordinator, Handler, Lease, Message, Queue, Route, ShardSettings, Storage, Worker
 from persistq.sharded.serve import Drivers
 
+from . import stream_bugs
 from .history import History
 from .nemesis import DRAIN_SECONDS, EXIT_LATE, Plan, Storm, leave_nothing_open
 from .shards import write_end
@@ -84,7 +85,7 @@ class Watched:
 
     def exchange(self, real: Any) -> Any:
         async def exchange(tube: str, ids: Sequence[int], lease: Lease, limit: int) -> tuple[int, list[Message]]:
-            removed = [self._known.pop((str(tube), number)) for number in ids]
+            removed = [self._known.pop((str(tube), number)) for number in ids if (str(tube), number) in self._known]
             asked = {"tube": lease.tube, "token": lease.token, "requests": removed}
             count, messages = await self.call("remove", lambda: real(tube, ids, lease, limit), **asked)
             self._learn(str(tube), messages)
@@ -116,6 +117,8 @@ class ShardStorm(Storm):
         self._own = ShardSettings(Settings.load(None, **SETTINGS))
         asyncio.run(self._rehearse(History(folder, "rehearsal")))
         leave_nothing_open()
+        if plan.bug:
+            stream_bugs.sow(plan.bug)
 
     def act(self, role: str, history: History, chance: random.Random, count: Callable[[int], None]) -> None:
         asyncio.run(self._produce(history, chance, count) if role == "producer" else self._work(history, chance))
