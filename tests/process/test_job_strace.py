@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -159,9 +159,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[Ru
         yield run
 
 
-def assert_kept(folder: Path, noted: list[list[str]], what: object) -> None:
+def assert_kept(folder: Path, noted: list[list[str]], what: object, acts: Iterable[str] = ACTS) -> None:
     """Fail unless what was acknowledged is there, and all the rest can go on."""
-    for act in ACTS:
+    for act in acts:
         said = [words for words in noted if words[0] == act]
         with closing(persistq.connect(folder / act / "queue.db")) as q:
             assert integrity(q) == ["ok"], (what, act)
@@ -251,17 +251,33 @@ def sample(calls: list[tuple[str, int]], number: int, *, long: bool) -> list[tup
     return [one for _, one in sorted(turns)[:number]]
 
 
+def hit(lines: list[str]) -> list[str]:
+    """Return the acts that were struck: one for each process that was killed or told of an error."""
+    last: dict[str, str] = {}
+    found = []
+    for line in lines:
+        process, rest = line.split(maxsplit=1)
+        if "(INJECTED)" in rest or "killed by SIGKILL" in rest:
+            path = rest if "(INJECTED)" in rest else last[process]
+            found += re.findall(rf"/all-\w+-\d+/({'|'.join(ACTS)})\b", path)[:1]
+        last[process] = rest
+    return found
+
+
 def strike(
-    run: Run, place: Path, chosen: list[tuple[str, int]], what: str, then: Callable[[], None] = lambda: None
+    run: Run, place: Path, chosen: list[tuple[str, int]], what: str, cut: Callable[[], None] | None = None
 ) -> int:
     """Have every act done once for each call, struck there, and return how many acts were."""
     struck = 0
     for name, number in chosen:
-        folder = place / f"{name}-{number}"
+        folder = place / f"all-{name}-{number}"
         noted, lines = run(folder, *inject(name, number, what))
-        struck += sum("killed by SIGKILL" in line or "(INJECTED)" in line for line in lines)
-        then()
-        assert_kept(folder, noted, (what, name, number))
+        acts = hit(lines)
+        struck += len(acts)
+        if cut:
+            cut()
+        # What was not struck has ended as it does when nobody disturbs it, unless the power was cut for all of them.
+        assert_kept(folder, noted, (what, name, number), ACTS if cut else sorted(set(acts)))
         shutil.rmtree(folder)
     print(f"{what}: {len(chosen)} calls, {struck} acts were struck")
     return struck

@@ -39,6 +39,8 @@ class Died(BaseException):
 class VirtualClock(FakeClock):
     """A clock that begins anew for each run, so that a run is the same whichever went before it."""
 
+    _asked = 0
+
     def restart(self) -> None:
         super().__init__()
         self._asked = 0
