@@ -73,7 +73,7 @@ KILLS = {"jobs": 100, "batches": 60, "shards": 40}
 
 def storm(of: str, folder: Path, target: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "proof.storm", of, str(folder), "--seed", "20251122", "--every", "0.04", *options],
+        [sys.executable, "-m", "proof.storm", of, str(folder), "--every", "0.04", *options],
         cwd=TESTS, env=os.environ | {"PROOF_TARGET": target}, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ def storm(of: str, folder: Path, target: str, *options: str) -> subprocess.Compl
 def rage(of: str, folder: Path, target: str, long: bool) -> dict[str, int]:
     """Have a storm rage, which is to break nothing, and return its figures."""
     kills = KILLS[of] * (20 if long else 1)
-    done = storm(of, folder, target, "--kills", str(kills))
+    done = storm(of, folder, target, "--kills", str(kills), "--seed", "20251122")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = {name: int(number.replace(",", "")) for name, number in re.findall(r"^(.+): ([\d,]+)$", done.stdout, re.M)}
     assert found["kills"] >= kills
@@ -117,7 +117,15 @@ def test_a_storm_of_kills_on_shards_breaks_nothing(store, tmp_path, every_databa
 @pytest.mark.parametrize("bug", stream_bugs.BUGS)
 def test_a_storm_finds_each_bug_of_batches_and_shards(bug, tmp_path, every_database):
     of, invariant, _ = stream_bugs.BUGS[bug]
-    target = every_database["sqlite"].apart() if of == "shards" else str(tmp_path / "spool")
-    done = storm(of, tmp_path / "run", target, "--kills", "30", "--paused", "0.3", "--bug", bug)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(rf"^{invariant} ", done.stdout, re.MULTILINE), done.stdout
+    # So much is to be done meanwhile that the kills strike people at work, however busy the machine is.
+    number = "600" if of == "shards" else "300000"
+    options = ["--kills", "40", "--number", number, "--paused", "0.2", "--bug", bug]
+    said = []
+    for turn in range(4):  # whether it shows is a matter of chance
+        target = every_database["sqlite"].apart() if of == "shards" else str(tmp_path / f"spool-{turn}")
+        done = storm(of, tmp_path / str(turn), target, *options, "--seed", str(turn))
+        assert done.returncode == 1 or not done.stderr, done.stderr
+        said.append(done.stdout)
+        if re.search(rf"^{invariant} ", done.stdout, re.MULTILINE):
+            return
+    pytest.fail(f"no storm broke {invariant}: {said}")
