@@ -127,9 +127,9 @@ def test_an_unexpected_error_shows_no_locals(monkeypatch: pytest.MonkeyPatch, pa
         password = "".join(["sen", "tinel"])
         raise RuntimeError(len(password))
 
-    monkeypatch.setattr(persistq.PersistentQSQLAlchemy, "list_jobs", broken)
+    monkeypatch.setattr(persistq.PersistentQSQLAlchemy, "enqueue", broken)
     for options in ([], ["-v"]):
-        result = invoke("--db", str(path), *options, "list-jobs")
+        result = invoke("--db", str(path), *options, "enqueue", "hello")
         assert result.exit_code == 1
         assert "RuntimeError" in result.output
         assert "sentinel" not in result.output
