@@ -39,7 +39,7 @@ docs: $(READY) ## Write the files that are made from the code
 bench: $(READY) ## Measure beside raw drivers and peers, e.g. ARGS="--only sqlite --quick"; by hand, docs/performance.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(READY) ## Kill at random for ten minutes on each database and verify every job; by hand, docs/reliability.md
+soak: $(READY) ## Kill at random, ten minutes for each database and store, and verify all; by hand, docs/reliability.md
 	$(BIN)/python -m tests.soak $(ARGS)
 
 mutation: $(READY) ## Alter the code in one place at a time and see whether a test notices; by hand, docs/reliability.md

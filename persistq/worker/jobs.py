@@ -189,7 +189,8 @@ class JobSource:
         now = self._now()
         if now < self._renew_at:
             return []
-        return [job for job in self._kept(holding) if self._leased[_key(job)] <= now - self._lease / 3]
+        # The very sum that the pause was made of: rounded another way it could be late there and early here.
+        return [job for job in self._kept(holding) if self._leased[_key(job)] + self._lease / 3 <= now]
 
     def _kept(self, jobs: Sequence[Job]) -> list[Job]:
         """Return those whose lease is not known to be lost."""

@@ -48,43 +48,6 @@ def test_a_killed_consumer_repeats_one_block_at_most(tmp_path, long):
         assert strays(root) == [] == names(root)
 
 
-def test_a_storm_of_kills_loses_nothing(tmp_path, long):
-    """Two producers and three consumers on one spool; whoever is killed is replaced, and goes on where it was."""
-    chance = random.Random(3)
-    kills = 1000 if long else 40
-    safe, seen = {}, Counter()
-    producers = {
-        n: Child(producing(tmp_path, n << 32, (n << 32) + (1 << 31), max_ready_files=20, **OPTIONS)) for n in (1, 2)
-    }
-    consumers = [Child(consuming(tmp_path, wait=True)) for _ in range(3)]
-    for kill in range(kills):
-        if kill % 2:
-            place = chance.randrange(3)
-            for _ in range(chance.randrange(1, 40)):
-                seen[consumers[place].hear()] += 1
-            seen.update(consumers[place].kill())
-            consumers[place] = Child(consuming(tmp_path, wait=True))
-        else:
-            number = chance.choice((1, 2))
-            told = [producers[number].hear() for _ in range(chance.randrange(1, 12))] + producers[number].kill()
-            safe.setdefault(number, []).append((told[0], told[-1]))
-            start = told[-1] + 1000
-            producers[number] = Child(producing(tmp_path, start, start + (1 << 31), max_ready_files=20, **OPTIONS))
-    for number, child in producers.items():
-        told = child.kill()
-        if told:
-            safe.setdefault(number, []).append((told[0], told[-1]))
-    for child in consumers:
-        seen.update(child.kill())
-    batch.recover(tmp_path, "q")
-    seen.update(drain(tmp_path))
-    assert strays(tmp_path) == [] == names(tmp_path)
-    missing = [n for spans in safe.values() for first, last in spans for n in range(first, last + 1) if not seen[n]]
-    assert missing == []
-    repeated = sum(count - 1 for count in seen.values())
-    assert repeated <= (kills + 3) * BLOCK
-
-
 def test_a_stopped_owner_keeps_its_batch_and_a_dead_one_loses_it_at_once(tmp_path):
     fill(tmp_path, range(40), **OPTIONS)
 

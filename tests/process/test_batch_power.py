@@ -40,6 +40,12 @@ class Disk:
         fcntl.ioctl(handle, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
         os.close(handle)
 
+    def cycle(self) -> None:
+        """Cut, and switch on again."""
+        self.cut()
+        self.umount()
+        self.mount()
+
     def umount(self) -> None:
         subprocess.run(["umount", self.place], check=True)
 

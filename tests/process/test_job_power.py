@@ -93,7 +93,7 @@ def cut(disk: Disk, empty: str, root: Path, act: Callable[[Tell], None], heard: 
     return [number for number in told if number is not None]
 
 
-@pytest.mark.parametrize(("act", "cuts"), [(rows, 20), (files, 20)])
+@pytest.mark.parametrize(("act", "cuts"), [(rows, 12), (files, 12)])
 def test_what_was_acknowledged_survives_every_cut(disk, empty, long, act, cuts):
     chance = random.Random(7)
     for turn in range(500 if long else cuts):

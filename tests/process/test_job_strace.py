@@ -1,10 +1,12 @@
-"""A kill, or an error of the disk, at each system call of what is done with jobs on SQLite."""
+"""A kill, a power cut or an error of the disk at each system call of what is done with jobs on SQLite."""
 
+import os
 import random
 import re
 import shutil
+import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import persistq
 from persistq import Done, Job
 from persistq.storage.schema import REVISION
 
+from .test_batch_power import Disk
 from .yard import integrity
 
 pytestmark = pytest.mark.needs("strace")
@@ -40,10 +43,10 @@ from persistq.storage import backup
 
 backup.secrets.token_hex = lambda size: "0"
 
+journal = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
 def note(*words):
-    journal = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(journal, (" ".join(map(str, words)) + "\\n").encode())
-    os.close(journal)
 
 def enqueue(q):
     for n in range(4):
@@ -138,27 +141,28 @@ def make_old(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    with Warm(DRIVER, tmp_path_factory.mktemp("driver")) as warm:
-        yield warm
+def run(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[Run]:
+    """Have every act done in a folder; return what they noted, elsewhere, and their calls."""
+    home = tmp_path_factory.mktemp("driver")
+    journal = home / "journal"
+    with Warm(DRIVER, home) as driver:
+
+        def run(folder: Path, *options: str) -> tuple[list[list[str]], list[str]]:
+            shutil.copytree(prepared, folder)
+            if folder.parent.is_mount():  # the power is to be cut: what was there before the first act, is
+                subprocess.run(["sync", "-f", folder], check=True)
+            os.truncate(journal, 0)
+            calls = driver.run(folder, paths(folder), *options)
+            noted = [line.split() for line in journal.read_text().splitlines()]
+            assert not [words for words in noted if words[1] == "broken"], (options, noted)
+            return noted, calls
+
+        yield run
 
 
-@pytest.fixture(scope="module")
-def run(driver: Warm, prepared: Path) -> Run:
-    def run(folder: Path, *options: str) -> tuple[list[list[str]], list[str]]:
-        shutil.copytree(prepared, folder)
-        (folder / "journal").touch()
-        calls = driver.run(folder, paths(folder), *options)
-        noted = [line.split() for line in (folder / "journal").read_text().splitlines()]
-        assert not [words for words in noted if words[1] == "broken"], (options, noted)
-        return noted, calls
-
-    return run
-
-
-def assert_kept(folder: Path, noted: list[list[str]], what: object) -> None:
+def assert_kept(folder: Path, noted: list[list[str]], what: object, acts: Iterable[str] = ACTS) -> None:
     """Fail unless what was acknowledged is there, and all the rest can go on."""
-    for act in ACTS:
+    for act in acts:
         said = [words for words in noted if words[0] == act]
         with closing(persistq.connect(folder / act / "queue.db")) as q:
             assert integrity(q) == ["ok"], (what, act)
@@ -248,14 +252,33 @@ def sample(calls: list[tuple[str, int]], number: int, *, long: bool) -> list[tup
     return [one for _, one in sorted(turns)[:number]]
 
 
-def strike(run: Run, tmp_path: Path, chosen: list[tuple[str, int]], what: str) -> int:
+def hit(lines: list[str]) -> list[str]:
+    """Return the acts that were struck: one for each process that was killed or told of an error."""
+    last: dict[str, str] = {}
+    found = []
+    for line in lines:
+        process, rest = line.split(maxsplit=1)
+        if "(INJECTED)" in rest or "killed by SIGKILL" in rest:
+            path = rest if "(INJECTED)" in rest else last[process]
+            found += re.findall(rf"/all-\w+-\d+/({'|'.join(ACTS)})\b", path)[:1]
+        last[process] = rest
+    return found
+
+
+def strike(
+    run: Run, place: Path, chosen: list[tuple[str, int]], what: str, cut: Callable[[], None] | None = None
+) -> int:
     """Have every act done once for each call, struck there, and return how many acts were."""
     struck = 0
     for name, number in chosen:
-        folder = tmp_path / f"{name}-{number}"
+        folder = place / f"all-{name}-{number}"
         noted, lines = run(folder, *inject(name, number, what))
-        struck += sum("killed by SIGKILL" in line or "(INJECTED)" in line for line in lines)
-        assert_kept(folder, noted, (what, name, number))
+        acts = hit(lines)
+        struck += len(acts)
+        if cut:
+            cut()
+        # What was not struck has ended as it does when nobody disturbs it, unless the power was cut for all of them.
+        assert_kept(folder, noted, (what, name, number), ACTS if cut else sorted(set(acts)))
         shutil.rmtree(folder)
     print(f"{what}: {len(chosen)} calls, {struck} acts were struck")
     return struck
@@ -265,6 +288,18 @@ def strike(run: Run, tmp_path: Path, chosen: list[tuple[str, int]], what: str) -
 def test_a_kill_at_each_system_call_loses_nothing(run, tmp_path, calls, long):
     chosen = sample(calls, 10, long=long)
     assert strike(run, tmp_path, chosen, "signal=KILL") >= len(chosen)
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.needs("root", "mkfs.ext4", "losetup")
+def test_a_power_cut_at_each_system_call_loses_nothing_acknowledged(run, tmp_path, calls, long):
+    """Whoever is killed before a call writes nothing more: to cut then is to cut there."""
+    disk = Disk(tmp_path)
+    chosen = sample(calls, 6, long=long)
+    try:
+        assert strike(run, disk.place, chosen, "signal=KILL", disk.cycle) >= len(chosen)
+    finally:
+        subprocess.run(["umount", "--lazy", disk.place], check=False)
 
 
 @pytest.mark.timeout(7200)

@@ -11,7 +11,9 @@ from typing import Any
 
 import persistq
 from persistq import Done, Failed, Job, Released, maintenance
+from persistq.clock import consumer_id
 from persistq.errors import OutcomeUnknown, PersistQError
+from persistq.model import Outcome
 from persistq.settings import Settings
 from persistq.worker import JobSource, Loop, Threads
 
@@ -140,17 +142,20 @@ def _claim(job: Job) -> dict[str, Any]:
 # What they do. Each runs until it is killed, in a process of its own.
 
 
-def produce(q: Recorded, chance: random.Random, count: Callable[[int], None]) -> None:
-    """Enqueue jobs of every kind; repeat with the same key what may or may not have been written."""
+def produce(q: Recorded, chance: random.Random, count: Callable[[int], None], size: int = 20) -> None:
+    """Enqueue jobs of every kind; repeat with the same key what may or may not have been written.
+
+    Half of the calls are of up to ``size`` jobs, which are quick.
+    """
     number = 0
     while True:
         number += 1
-        item = f"{q.history.actor}.{number} {_nature(chance)}"
+        item = f"{q.history.actor}.{number}"
         try:
-            if chance.random() < 0.2:
-                count(len(q.enqueue_many([f"{item} {n}" for n in range(chance.randint(2, 20))])))
+            if chance.random() < 0.5:
+                count(len(q.enqueue_many([f"{item} quick {n}" for n in range(chance.randint(2, size))])))
             else:
-                _enqueue_one(q, chance, item)
+                _enqueue_one(q, chance, f"{item} {_nature(chance)}")
                 count(1)
         except TROUBLE:
             time.sleep(0.02)
@@ -174,7 +179,7 @@ def _enqueue_one(q: Recorded, chance: random.Random, item: str) -> None:
 
 
 def _nature(chance: random.Random) -> str:
-    return chance.choices(("quick", "slow", "flaky", "broken", "nap"), (80, 5, 8, 4, 3))[0]
+    return chance.choices(("quick", "slow", "flaky", "broken", "nap"), (83, 2, 8, 4, 3))[0]
 
 
 def consume(q: Recorded, *queues: str, drain: bool = False, concurrency: int = 4, patience: float | None = None) -> int:
@@ -207,6 +212,22 @@ def _behave(job: Job, nature: str) -> None:
             raise persistq.PermanentError("never")
         case "nap" if not (job.fence % 3):
             raise persistq.Snooze(0.05)
+
+
+def take(q: Recorded) -> None:
+    """Do by hand what the worker does, as fast as can be: take a hundred, perform them, settle them with the next."""
+    consumer = consumer_id("taker")
+    outcomes: list[Outcome] = []
+    while True:
+        with suppress(*TROUBLE):
+            q.recover_if_due()
+            held = q.exchange(consumer, settled=outcomes, limit=100)
+            outcomes = []
+            for job in held:
+                q.perform(job)
+                outcomes.append(Failed(job, "broken", permanent=True) if " broken" in job.item else Done(job))
+            if not held:
+                time.sleep(0.01)
 
 
 def maintain(q: Recorded) -> None:

@@ -48,12 +48,12 @@ def _completes(where: Callable[[str], Any]) -> Change:
     return Change(where, **done)
 
 
-def _claims(where: Callable[[str], Any], **changes: Any) -> Change:
+def _claims(where: Callable[[str], Any], **changes: Any) -> Statement:
     values = {
         "status": literal_column("'processing'"), "attempts": jobs.c.attempts + 1, "fence": jobs.c.fence + 1,
         "consumer_id": bindparam("holder"), "started_at": bindparam("now"), "lease_until": bindparam("until"),
     }  # fmt: skip
-    return Change(where, [jobs.c[name] for name in exchange._CLAIMED], **{**values, **changes})
+    return Statement(lambda kind: update(jobs).where(*where(kind)).values(**{**values, **changes}))
 
 
 @bug("I4")
@@ -85,14 +85,14 @@ def settled_whatever_the_status(_gap: Gap) -> None:
 
 @bug("I5")
 def claimed_from_a_stale_list(gap: Gap) -> None:
-    honest, candidates = Queue.exchange, exchange._candidates
+    honest, in_line = Queue.exchange, exchange._first_in_line
     exchange._CLAIM = _claims(lambda kind: [_ids(kind)])
 
     def stale(self: Queue, consumer: str, **options: Any) -> Any:
         who = self._claimant(consumer, options.get("queue"))
-        seen = self._read("look", lambda conn: candidates(conn, who, who.queues, options.get("limit") or 1, look=True))
+        seen = self._read("look", lambda conn: in_line(conn, who, who.queues, options.get("limit") or 1))
         gap.open()
-        exchange._candidates = lambda *_, **__: seen
+        exchange._first_in_line = lambda *_, **__: seen
         return honest(self, consumer, **options)
 
     Queue.exchange = stale  # type: ignore[method-assign]
@@ -159,8 +159,8 @@ def cancelled_under_the_same_fence(_gap: Gap) -> None:
 @bug("I9")
 def ordered_by_time(_gap: Gap) -> None:
     line = exchange._line
-    exchange._line = lambda: line().order_by(None).order_by(jobs.c.priority.desc(), jobs.c.created_at)
-    exchange._first_in_line.cache_clear()
+    exchange._line = lambda columns: line(columns).order_by(None).order_by(jobs.c.priority.desc(), jobs.c.created_at)
+    exchange._line_of.cache_clear()
 
 
 @bug("I10")

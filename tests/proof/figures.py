@@ -1,31 +1,56 @@
 """Figures of a run: how much was done, how much of it again, and how long the dead one's jobs waited."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .reading import NANO, Step, Story, World
 
+RUN = "run.json"
+"""The figures of a storm, where its histories are."""
 
-def figures(world: World) -> dict[str, Any]:
-    """Return what a run has to say for itself. Times are seconds."""
+Figures = dict[str, Any]
+
+
+def figures(world: World) -> Figures:
+    """Return what a run has to say for itself: numbers, and lists of seconds."""
     delivered = [story for story in world.jobs.values() if story.effects]
-    deliveries = sum(len(story.effects) for story in delivered)
-    again = sum(_unasked(story) for story in delivered)
     back, claimed = _redeliveries(world)
     return {
         "kills": len(world.killed),
         "pauses": sum(note["op"] == "stop" for note in world.notes),
         "jobs": sum(new.sure for new in world.enqueues),
-        "deliveries": deliveries,
-        "duplicates": again,
-        "duplicate rate": f"{again / deliveries:.4%}" if deliveries else "-",
+        "deliveries": sum(len(story.effects) for story in delivered),
+        "duplicates": sum(_unasked(story) for story in delivered),
         "stale leases refused": _refused(world),
         "effects of overtaken holders": sum(_zombies(story) for story in delivered),
         "outcomes unknown": sum(call.outcome == "unknown" for call in world.calls),
-        "ready again after the kill": spread(back),
-        "claimed again after the kill": spread(claimed),
+        "ready again after the kill": back,
+        "claimed again after the kill": claimed,
     }
+
+
+def together(runs: Iterable[Figures]) -> Figures:
+    """Return the figures of several runs as if they were one."""
+    sums: Figures = {}
+    for run in runs:
+        for name, value in run.items():
+            sums[name] = sums[name] + value if name in sums else value
+    return sums
+
+
+def told(figures: Figures) -> str:
+    """Return figures as lines of text."""
+    shown = {name: _text(name, value) for name, value in figures.items()}
+    if figures.get("deliveries"):
+        shown["duplicate rate"] = f"{figures['duplicates'] / figures['deliveries']:.4%}"
+    return "\n".join(f"{name}: {value}" for name, value in shown.items())
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "seed":
+        return " ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else spread(value)
 
 
 def spread(seconds: Sequence[float]) -> str:

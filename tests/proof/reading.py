@@ -131,7 +131,7 @@ def read(folder: Path) -> World:
     """
     world = World(json.loads((folder / META).read_text()))
     paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stem != FINAL)
-    pages = {path.stem: list(_lines(path)) for path in paths}
+    pages = {path.stem: list(lines(path)) for path in paths}
     for page in pages.values():
         _find_kills(world, page)
     for actor, page in pages.items():
@@ -146,8 +146,12 @@ def read(folder: Path) -> World:
     return world
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the records of a file, and None for a torn last line."""
+def lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the records of a file, and None for a torn last line.
+
+    Raises:
+        Unreadable: another line is damaged.
+    """
     *whole, rest = path.read_bytes().split(b"\n")
     for number, line in enumerate(whole, 1):
         try:
@@ -194,7 +198,7 @@ def _read_final(world: World, path: Path) -> None:
     if not path.exists():
         raise Unreadable("there is no final table")
     ended = False
-    for record in _lines(path):
+    for record in lines(path):
         match (record or {}).get("is"):
             case "job" if record:
                 world.story(record["id"]).row = record

@@ -4,12 +4,14 @@ It imports nothing of persistq. Exit code 0: every invariant holds. 1: one does 
 counter-example of each is printed. 2: the folder cannot be read.
 """
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import conduct, invariants
-from .figures import figures
+from . import batches, conduct, invariants, shards
+from .figures import Figures, figures, told
+from .history import META
 from .invariants import Violation
 from .reading import Unreadable, World, read
 
@@ -30,18 +32,35 @@ def report(found: Sequence[Violation]) -> str:
     return "\n".join([*shown, *([f"and {rest:,} more"] if rest else [])])
 
 
+_OTHERS: dict[str, Callable[[Path], tuple[Figures, list[Violation]]]] = {
+    "batches": batches.judge,
+    "shards": shards.judge,
+}
+
+
+def judge(folder: Path) -> tuple[Figures, list[Violation]]:
+    """Return the figures of the run that left its histories in a folder, and the ways in which it broke an invariant.
+
+    Raises:
+        Unreadable: it does not hold what an honest run leaves behind.
+    """
+    other = _OTHERS.get(json.loads((folder / META).read_text()).get("of"))
+    if other:
+        return other(folder)
+    world = read(folder)
+    return figures(world), violations(world)
+
+
 def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m proof.verifier FOLDER", file=sys.stderr)
         return 2
     try:
-        world = read(Path(arguments[0]))
+        shown, found = judge(Path(arguments[0]))
     except (Unreadable, OSError, ValueError, KeyError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    found = violations(world)
-    for name, value in figures(world).items():
-        print(f"{name}: {value}")
+    print(told(shown))
     print(report(found) if found else "every invariant holds")
     return bool(found)
 

@@ -255,6 +255,21 @@ def test_leases_are_renewed_at_a_third(queue: Queue, source: JobSource, clock: F
         assert (queue.get_job(1).lease_until != before) is renewed
 
 
+def test_a_renewal_is_made_when_the_pause_before_it_has_ended(make_queue: MakeQueue, clock: FakeClock) -> None:
+    q = make_queue(queue_poll_seconds=1000, queue_recovery_seconds=2000)
+    source = JobSource(q, name="w", queues=(), default_task="plain", concurrency=1)
+    q.enqueue("x")
+    clock.advance(4.1)
+    jobs = source.exchange([], [], 1).claimed
+    clock.advance(20)
+    # As floats 1004.1 + 20 is less than 20 seconds after 1004.1: due for the pause, and not yet for the renewal.
+    assert clock.monotonic() - 20 < 1004.1
+    assert source.pause() == 0
+    source.exchange([], jobs, 0)
+    assert source.pause() == pytest.approx(20)
+    source.close()
+
+
 def test_the_pause_ends_at_the_next_renewal_or_due_job(make_queue: MakeQueue, clock: FakeClock) -> None:
     q = make_queue(queue_poll_seconds=1000, queue_recovery_seconds=2000)
     source = JobSource(q, name="w", queues=(), default_task="plain", concurrency=2)
