@@ -289,7 +289,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("share", range(4))
 def test_every_world_keeps_the_promises(site: Site, long: bool, share: int) -> None:
-    alone, each = os.environ.get("SIMULATION_SEED"), 25_000 if long else 150
+    alone, each = os.environ.get("SIMULATION_SEED"), 25_000 if long else 500
     seeds = [int(alone)] if alone else range(share * each, (share + 1) * each)
     began, steps, seen = time.process_time(), 0, Counter[str]()
     for seed in seeds:
