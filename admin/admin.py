@@ -131,7 +131,9 @@ def options(
     form: Annotated[str | None, typer.Option("--format", metavar="|".join(FORMATS), help="How to print rows.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     fields: Annotated[str | None, typer.Option(metavar="A,B", help="Of rows, only these fields.")] = None,
-    no_items: Annotated[bool, typer.Option("--no-items", help="Show no items and no results.")] = False,
+    no_items: Annotated[
+        bool, typer.Option("--no-items", help="Show no items and no results; errors may quote them.")
+    ] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR does the same.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show where an unexpected error comes from.")

@@ -78,7 +78,7 @@ def show_job(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
         print(
             f"\n{event['at']}  {safe_text(event['kind'])}  by {safe_text(event['actor'])}  attempt {event['attempt']}"
         )
-        for name, value in event["detail"].items():
+        for name, value in output.veiled(event["detail"]).items():
             for line in str(value).splitlines():
                 print(f"    {safe_text(name)}: {safe_text(line)}" if name != "traceback" else f"    {safe_text(line)}")
 

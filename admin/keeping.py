@@ -15,7 +15,7 @@ from persistq.text import safe_text
 from . import output
 from .progress import bar
 from .system import db
-from .window import Json, Yes, say, window
+from .window import EXIT_USAGE, Json, Yes, fail, say, window
 
 
 def backup(context: typer.Context, file: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
@@ -78,7 +78,10 @@ def db_export(context: typer.Context) -> None:
     """Print every job with its history as lines of JSON: persistq db export > jobs.jsonl."""
     from persistq import upkeep
 
-    q = window(context).queue()
+    seen = window(context)
+    if seen.no_items:
+        fail("an export without its items could not be imported; leave --no-items out", EXIT_USAGE)
+    q = seen.queue()
     total = sum(q.counts().values())
     with bar(total, "export") as show:
         for number, line in enumerate(upkeep.export(q)):

@@ -15,7 +15,8 @@ Carrier = Callable[[], dict[str, Any] | None]
 
 _log = logging.getLogger(__name__)
 _observers: list[tuple[Observer, frozenset[str]]] = []
-#: Who hears an event, by its name, as far as anybody has asked.
+#: Who hears an event, by its name, as far as anybody has asked. Each change of observers begins a new one, so that
+#: whoever is asking at that moment leaves its answer in the old.
 _hearing: dict[str, tuple[Observer, ...]] = {}
 _carriers: list[Carrier] = []
 
@@ -26,14 +27,14 @@ def subscribe(observer: Observer, *names: str) -> Callable[[], None]:
     The function returned ends that.
     """
     entry = observer, frozenset(names)
-    _observers.append(entry)
-    _hearing.clear()
+    _change(_observers.append, entry)
+    return lambda: _change(_observers.remove, entry)
 
-    def end() -> None:
-        _observers.remove(entry)
-        _hearing.clear()
 
-    return end
+def _change(act: Callable[[tuple[Observer, frozenset[str]]], None], entry: tuple[Observer, frozenset[str]]) -> None:
+    global _hearing
+    act(entry)
+    _hearing = {}
 
 
 def carry(carrier: Carrier) -> Callable[[], None]:
@@ -66,11 +67,12 @@ def emit(name: str, **fields: Any) -> None:
 
 
 def _who_hears(name: str) -> tuple[Observer, ...]:
+    hearing = _hearing
     try:
-        return _hearing[name]
+        return hearing[name]
     except KeyError:
         found = tuple(observer for observer, names in tuple(_observers) if not names or name in names)
-        _hearing[name] = found
+        hearing[name] = found
         return found
 
 

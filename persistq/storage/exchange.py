@@ -270,7 +270,7 @@ def _complete(connection: Connection, now: Now, outcomes: Sequence[Done], moves:
 
 
 def _by_fence(values: Iterable[T], job_of: Callable[[T], Job]) -> dict[int, dict[int, T]]:
-    """Return the values by their job's fence and id, ids in order, so that two who lock them cannot deadlock."""
+    """Return the values by their job's fence and id, ids in order, so that two with the same fence cannot deadlock."""
     found: dict[int, dict[int, T]] = {}
     for value in values:
         job = job_of(value)

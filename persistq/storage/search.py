@@ -45,9 +45,9 @@ def reach(
 
 
 def _is_indexed(connection: Connection, which: JobFilter) -> bool:
-    """Return whether an index has exactly these jobs, in order of their ids."""
+    """Return whether an index has exactly these jobs, in order of their ids: those of one status, or all."""
     crashed = which.crashed and kind_of(connection) != "mysql"
-    return which == JobFilter(status=which.status, crashed=crashed)
+    return which == JobFilter(status=which.status[:1], crashed=crashed)
 
 
 def _lines(connection: Connection, which: JobFilter) -> Iterator[tuple[Condition, ...]]:

@@ -37,7 +37,10 @@ _ADD = Statement(lambda kind: _sum(kind) if kind == "sqlite" else insert(tallies
 
 @contextmanager
 def gathered(connection: Connection) -> Iterator[None]:
-    """Write once, at its end, what the block adds on this connection; it may read no counts."""
+    """Write once, at its end, what the block adds on this connection; it may read no counts.
+
+    No call that adds one job does: with ``QUEUE_MAX_PENDING`` set, which asks for them, none counts as such.
+    """
     moves: Moves = {}
     connection.info[_GATHERED] = moves
     try:

@@ -36,6 +36,17 @@ def test_so_many_jobs_are_looked_through_and_then_it_says_where_to_go_on(queue: 
     assert looked(queue.search(which, newest=True, after=22)) == ([25], False, None)
 
 
+def test_jobs_of_one_status_are_found_by_an_index_and_of_two_by_looking(queue: Queue) -> None:
+    queue.enqueue_many(["x"] * 24)
+    for job_id in range(1, 13):
+        queue.cancel(job_id)
+    assert looked(queue.search(JobFilter.of("pending"))) == (list(range(13, 25)), False, None)
+    which = JobFilter.of(["pending", "cancelled"])
+    assert looked(queue.search(which)) == (list(range(1, 11)), False, 10)
+    assert looked(queue.search(which, after=10)) == (list(range(11, 23)), False, 22)
+    assert looked(queue.search(which, after=22)) == ([23, 24], False, None)
+
+
 def test_ids_that_are_gone_are_not_counted(queue: Queue) -> None:
     queue.enqueue_many(["gone"] * 40 + ["hay", "needle"])
     queue.delete_jobs(JobFilter(item="gone"))
