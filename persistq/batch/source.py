@@ -35,9 +35,10 @@ class BlockWork:
         self.first = first - len(items)
         #: How many items, from the first, are done with.
         self.done = 0
-        #: How often the item after these has been tried.
-        self.attempts = slot.reader.deaths
-        self.suspect = self.attempts > 0
+        deaths = slot.reader.deaths
+        self.suspect = deaths > 0
+        #: How often the item after these has been tried. One death was its whole block's: it may take no last attempt.
+        self.attempts = deaths if deaths > 1 else min(deaths, max_attempts - 1)
         self.max_attempts = max_attempts
         self.settled = False
 

@@ -94,9 +94,11 @@ def test_who_gives_a_suspect_back_alive_changes_nothing(tmp_path):
     assert drain(tmp_path) == list(range(8))
 
 
-def source(root: Path, promoted: list[NewJob], task: str, concurrency: int = 1) -> BatchSource:
+def source(
+    root: Path, promoted: list[NewJob], task: str, concurrency: int = 1, attempts: int = ATTEMPTS
+) -> BatchSource:
     return BatchSource(
-        str(root), "q", name="me", task=task, concurrency=concurrency, max_attempts=ATTEMPTS, clock=FakeClock(),
+        str(root), "q", name="me", task=task, concurrency=concurrency, max_attempts=attempts, clock=FakeClock(),
         promote=lambda job, reason: promoted.append((job.unique_key, job.item, reason)),
     )  # fmt: skip
 
@@ -159,6 +161,37 @@ def test_what_was_given_up_is_a_job_with_the_reason(tmp_path, task):
     work.done = 1
     assert works.exchange([Done(work)], [], 1).claimed == []
     works.close()
+    assert names(tmp_path) == []
+
+
+def test_with_one_attempt_the_killer_is_given_up_and_its_neighbours_are_performed(tmp_path, task):
+    """The first death says only that it was one of the block, so it may take nobody's last attempt."""
+    fill(tmp_path, ["good", "killer", "fine"], block_items=3)
+    promoted: list = []
+
+    def die(tell):
+        with BatchReader(tmp_path, "q") as reader:
+            for item in reader:
+                if item == "killer":
+                    os._exit(9)
+
+    Child(die).wait()
+    with closing(source(tmp_path, promoted, task, attempts=1)) as works:
+        (work,) = works.exchange([], [], 1).claimed
+        assert (work.items, work.suspect) == (["good"], True)
+        work.done = 1
+        (work,) = works.exchange([Done(work)], [], 1).claimed
+        assert (work.items, work.suspect) == (["killer"], True)
+        assert promoted == []
+    Child(die).wait()
+    with closing(source(tmp_path, promoted, task, attempts=1)) as works:
+        (work,) = works.exchange([], [], 1).claimed
+        assert (work.items, work.suspect) == (["fine"], True)
+        ((_, item, reason),) = promoted
+        assert item == '{"item":"killer"}'
+        assert "2 consumers in a row died" in reason
+        work.done = 1
+        assert works.exchange([Done(work)], [], 1).claimed == []
     assert names(tmp_path) == []
 
 
