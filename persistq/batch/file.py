@@ -138,7 +138,9 @@ class Batch:
     def __init__(
         self, path: str, handle: int | None = None, memory: Memory | None = None, *, unfinished: bool = False
     ) -> None:
-        self._path, self._handle, self._memory = path, handle, memory or Memory()
+        #: Where the file is; whoever renames it while it is open has to say so here.
+        self.path = path
+        self._handle, self._memory = handle, memory or Memory()
         #: Whether it has its footer; without one it is read only if ``unfinished`` was asked for.
         self.complete = True
         self._opened: sqlite3.Connection | None = None
@@ -158,7 +160,7 @@ class Batch:
     @property
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None:
-            self._opened = _open(self._path)
+            self._opened = _open(self.path)
         return self._opened
 
     def _read_image(self) -> bool:
@@ -208,7 +210,7 @@ class Batch:
     def save(self, number: int) -> None:
         """Keep in the file that so many items have been consumed; the caller owns it."""
         if self._handle is not None:
-            with translating(self._path):
+            with translating(self.path):
                 write_progress(self._handle, number)
 
     def read(self, block: Block) -> list[Any]:
@@ -217,7 +219,7 @@ class Batch:
         Raises:
             Damaged: they are not what was written.
         """
-        with _judging(self._path):
+        with _judging(self.path):
             if self._old:
                 return self._read_old(block)
             if (data := self._scanned(block)) is not None:

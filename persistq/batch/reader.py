@@ -228,7 +228,7 @@ class BatchReader:
     def _rename(self, held: "_Held", name: BatchName) -> None:
         with translating(self.spool.folder):
             self.spool.rename(held.name, name)
-        held.name = name
+        held.name, held.batch.path = name, self.spool.path(name)
 
     def _put_aside(self, held: "_Held", reason: str) -> None:
         self._held, self._items = None, iter(())

@@ -239,6 +239,24 @@ def test_a_recovery_that_cannot_read_the_progress_puts_the_batch_aside(tmp_path)
     assert len(names(tmp_path, "invalid_")) == 1
 
 
+def test_damage_behind_the_suspects_puts_the_batch_aside(tmp_path):
+    """Their batch has another name by then, under which SQLite has to look for what is wrong."""
+    fill(tmp_path, ["one", "two", "three", "four"], block_items=2)
+    path = only(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"three")] ^= 1
+    path.write_bytes(data)
+    fill(tmp_path, ["good"])
+
+    def die(_tell):
+        BatchReader(tmp_path, "q").get()
+        os._exit(9)
+
+    assert Child(die).wait()[0] == 9
+    assert drain(tmp_path) == ["one", "two", "good"]
+    assert [BatchName.parse(name).status for name in names(tmp_path)] == [BatchStatus.INVALID]
+
+
 def test_a_block_that_could_not_be_read_for_once_is_not_passed_over(tmp_path, monkeypatch):
     fill(tmp_path, range(9), block_items=3)
     with BatchReader(tmp_path, "q") as reader:
