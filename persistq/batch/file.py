@@ -12,6 +12,7 @@ import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -170,7 +171,7 @@ class Batch:
         try:
             scan = Scan(self._handle, (BLOCK_TABLE, FOOTER_TABLE), APPLICATION)
             self.blocks, self._places = _scanned_blocks(scan)
-            footer = [tuple(columns) for _, columns in scan.rows(1)]
+            footer = [tuple(columns) for _, columns in islice(scan.rows(1), 2)]
         except Foreign:
             return False
         if footer != [ledger_of(self.blocks)]:
@@ -195,6 +196,8 @@ class Batch:
             self._check_footer(unfinished)
 
     def _check_progress(self) -> None:
+        if self.items > MAX_ITEMS:
+            raise Damaged(f"it has {self.items} items, and its progress has room for {MAX_ITEMS}")
         if not 0 <= self.progress <= self.items:
             raise Damaged("its progress is not within it")
 
@@ -368,7 +371,7 @@ def read_progress(handle: int) -> int:
 
 def _progress(word: int) -> int:
     number = word >> 8
-    if word < 0 or number % 255 != word & 255:
+    if not 0 <= number <= MAX_ITEMS or number % 255 != word & 255:
         raise Damaged("its progress is not what was written")
     return number
 

@@ -14,7 +14,7 @@ from support.batches import drain, fill, names, only
 
 import persistq
 from persistq import batch
-from persistq.batch import BatchReader, file, scan
+from persistq.batch import BatchReader, file, image, scan
 from persistq.batch.spool import Damaged
 
 ENDLESS_VIEW = (
@@ -144,6 +144,34 @@ def test_a_checksum_that_fits_does_not_make_a_block_sound(tmp_path, sound):
         assert ledger.items == 1
         plant(tmp_path, tmp_path / "crafted.db", form + str(len(text)))
         assert drain(tmp_path / (form + str(len(text)))) == ["good"]
+
+
+def test_a_batch_of_more_items_than_its_progress_has_room_for_is_not_read(tmp_path):
+    with (tmp_path / "crafted.db").open("w+b") as opened:
+        file.create(opened.fileno(), [("json", b"[1]", file.MAX_ITEMS), ("json", b"[1]", 1)], complete=True)
+        with pytest.raises(Damaged, match="items"):
+            file.Batch(opened.name, opened.fileno())
+        with pytest.raises(Damaged, match="items"):
+            file.Batch(opened.name)
+
+
+def test_of_a_footer_without_end_no_more_is_read_than_says_so(tmp_path, monkeypatch):
+    rows = []
+
+    def counting(pages, table):
+        for row in all_rows(pages, table):
+            rows.append(row)
+            yield row
+
+    all_rows = scan.Scan.rows
+    monkeypatch.setattr(scan.Scan, "rows", counting)
+    with (tmp_path / "crafted.db").open("w+b") as opened:
+        footer = [(number, file.Ledger(), False) for number in range(1, 1000)]
+        schema = (file.BLOCK_TABLE, file.FOOTER_TABLE)
+        image.write(opened.fileno(), schema, file.APPLICATION, ([], footer))
+        with pytest.raises(Damaged, match="footer"):
+            file.Batch(opened.name, opened.fileno())
+    assert len(rows) == 2
 
 
 def test_one_flipped_bit_anywhere_alters_no_item(tmp_path, sound, long):

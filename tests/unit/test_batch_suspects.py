@@ -12,7 +12,7 @@ from support.batches import drain, fill, names, only
 from support.clock import FakeClock
 
 from persistq import tasks
-from persistq.batch import BatchName, BatchReader, BatchStatus
+from persistq.batch import BatchName, BatchReader, BatchStatus, file
 from persistq.batch.source import BatchSource
 from persistq.model import Done, NewJob, Released
 from persistq.tasks import Cancellation
@@ -237,6 +237,17 @@ def test_a_recovery_that_cannot_read_the_progress_puts_the_batch_aside(tmp_path)
     unload.write_bytes(data)
     assert drain(tmp_path) == []
     assert len(names(tmp_path, "invalid_")) == 1
+
+
+@pytest.mark.parametrize("number", [file.MAX_ITEMS + 1, 10_000_000, (1 << 24) - 1])
+def test_a_progress_that_no_name_has_room_for_puts_the_batch_aside(tmp_path, number):
+    fill(tmp_path, range(5))
+    path = only(tmp_path)
+    unload = path.rename(path.with_name(path.name.replace("ready_", "unload_")))
+    with unload.open("r+b") as opened:
+        file.write_progress(opened.fileno(), number)
+    assert drain(tmp_path) == []
+    assert [BatchName.parse(name).status for name in names(tmp_path)] == [BatchStatus.INVALID]
 
 
 def test_damage_behind_the_suspects_puts_the_batch_aside(tmp_path):
