@@ -7,6 +7,7 @@ import platform
 import signal
 import sys
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,8 @@ def _measure(chosen: list[Case], options: argparse.Namespace, saved: dict[str, A
         for number, case in enumerate(chosen, 1):
             print(f"{number}/{len(chosen)} {case.name}", file=sys.stderr, flush=True)
             found = runner.run(_with(case, options.jobs), options.runs)
-            saved["cases"][case.name] = {**found.__dict__, "quick": options.quick}
+            saved["cases"][case.name] = {**found.__dict__, "quick": options.quick, "machine": _machine()}
             saved["versions"].update(runner.versions)
-            saved["machine"] = _machine()
             if options.save:
                 options.save.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     finally:
@@ -96,15 +96,16 @@ def _sections(cases: list[Case], saved: dict[str, Any]) -> dict[str, str]:
 
 def _stamp(cases: list[Case], saved: dict[str, Any]) -> str:
     """Say on what the figures of some cases were taken."""
-    machine, versions = saved["machine"], saved["versions"]
-    taken = [saved["cases"][case.name] for case in cases]
+    versions, taken = saved["versions"], [saved["cases"][case.name] for case in cases]
+    machine = max((one["machine"] for one in taken), key=itemgetter("day"))
+    days = sorted({one["machine"]["day"] for one in taken})
     syncs = sorted(one["fsync"] for one in taken)
     runs = sorted({len(rates) for one in taken for side in one["figures"].values() for rates in side.values()})
     software = [f"Python {machine['python']}", f"SQLite {machine['sqlite']}"]
     software += [versions[name] for name in SERVERS if name in versions and any(case.server == name for case in cases)]
     peers = {side.peer.name for case in cases for side in case.sides if side.peer} & versions.keys()
     lines = [
-        f"Taken on {machine['day']}, {machine['cores']} cores, {machine['system']}: {', '.join(software)}.",
+        f"Taken on {' and '.join(days)}, {machine['cores']} cores, {machine['system']}: {', '.join(software)}.",
         f"A 4 KiB fsync took {syncs[len(syncs) // 2]:.2f} ms ({syncs[0]:.2f} to {syncs[-1]:.2f} over the run).",
         f"Medians of {' to '.join(map(str, runs[:1] + runs[1:][-1:]))} runs by turns.",
         "In brackets: persistq divided by that column.",
