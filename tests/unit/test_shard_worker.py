@@ -834,6 +834,43 @@ async def test_what_a_handler_raises_at_the_loss_of_its_lease_blames_no_request(
 
 
 @asynchronous
+async def test_no_handler_begins_on_a_lease_that_was_lost_while_it_waited_for_late_requests(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(queue_coordinator_lease=0.03)
+    told: list[Any] = []
+    lost = asyncio.Event()
+    renew, peek = RuntimeCoordinator.renew, bench.queue.storage.peek
+
+    async def perform(_self: Handler, *requests: Note) -> None:
+        told.append(numbers([requests]))
+
+    async def start(_self: Handler) -> None:
+        told.append("start")
+
+    async def renewed(self: RuntimeCoordinator, lease: Lease) -> None:
+        try:
+            await renew(self, lease)
+        except LeaseLost:
+            lost.set()
+            raise
+
+    async def late(tube: object, limit: int) -> list[Message]:
+        if told == ["start", [0]]:
+            await bench.queue.register(handler, Note(0, 1))
+            await bench.world.coordinator().release(tube)
+            await lost.wait()
+        return await peek(tube, limit)
+
+    monkeypatch.setattr(RuntimeCoordinator, "renew", renewed)
+    monkeypatch.setattr(bench.queue.storage, "peek", late)
+    handler, _ = make_handler(perform=perform, start=start)
+    await bench.queue.register(handler, Note(0, 0))
+    assert await bench.worker().loop(2) == 2
+    assert told == ["start", [0], "start", [1]]
+
+
+@asynchronous
 async def test_the_end_of_the_program_is_no_fault_of_the_requests(make_bench: Callable[..., Bench]) -> None:
     """It cancels every task at once, the one in which a handler performs before the one that waits for it."""
     bench = make_bench(max_attempts=1)
