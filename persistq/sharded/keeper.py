@@ -33,16 +33,19 @@ class Keeper:
         self._cancels = 0
         #: Why the tube is no longer ours; None as long as it is.
         self.lost: LeaseLost | None = None
+        #: What a renewal raised that will not pass: a defect, or a schema of another version.
+        self._broken: Exception | None = None
 
     async def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work in a task of its own, and renew the lease meanwhile.
 
         One task for a tube, none for each batch: with many tubes of few requests that is most of what a batch costs.
-        Whoever cancels this cancels the work, and waits for it to tidy up.
+        Whoever cancels this cancels the work, and waits for it to tidy up. So does a renewal that fails for good,
+        or the tube would be given back, and served by others, while the handler is at work still.
 
         Raises:
             CancelledError: this was cancelled, whatever the work made of that.
-            Exception: what the work raised.
+            Exception: what a renewal failed by, or else what the work raised.
         """
         self._keeping = _this_task()
         self._cancels = self._keeping.cancelling()
@@ -60,7 +63,9 @@ class Keeper:
                     serving.cancel()
         ended_by = None if serving.cancelled() else serving.exception()
         if self._is_cancelled():
-            raise asyncio.CancelledError from ended_by
+            raise asyncio.CancelledError from self._broken or ended_by
+        if self._broken is not None:
+            raise self._broken
         return serving.result()
 
     def check(self) -> None:
@@ -125,6 +130,9 @@ class Keeper:
         except _TRANSIENT as error:
             if self._now() >= self._until:
                 self.lost = LeaseLost(f"tube {self._lease.tube} could not be renewed in time: {error}")
+        except Exception as error:  # noqa: BLE001 - raised when the work has ended
+            self._broken = error
+            self.lost = LeaseLost(f"tube {self._lease.tube} cannot be renewed: {error}")
 
 
 def _this_task() -> "asyncio.Task[Any]":

@@ -9,7 +9,7 @@ import pytest
 from support.clock import FakeClock
 from support.shards import Note, World, Worlds, asynchronous, bound, make_handler, numbers, said
 
-from persistq import ConfigError, DatabaseUnavailable, LeaseLost, PermanentError, Snooze, subscribe
+from persistq import ConfigError, DatabaseUnavailable, LeaseLost, PermanentError, SchemaMismatch, Snooze, subscribe
 from persistq.clock import SystemClock
 from persistq.sharded import Handler, Lease, Message, Queue, Route, RuntimeCoordinator, Worker
 from persistq.sharded.keeper import Keeper
@@ -831,6 +831,43 @@ async def test_what_a_handler_raises_at_the_loss_of_its_lease_blames_no_request(
     assert calls == [[0], [0], [1]]
     assert len(bench.named("shards.lost")) == 1
     assert (bench.promoted, bench.named("shards.failed")) == ([], [])
+
+
+@asynchronous
+async def test_a_renewal_that_fails_for_good_ends_the_handler_before_its_tube_is_given_back(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(queue_worker_batch_size=1, max_attempts=1, queue_coordinator_lease=0.03)
+    steps: list[str] = []
+    unbind = RuntimeCoordinator.unbind
+
+    async def renew(_self: RuntimeCoordinator, _lease: Lease) -> None:
+        raise SchemaMismatch("made by another version")
+
+    async def unbound(self: RuntimeCoordinator, lease: Lease, **how: Any) -> None:
+        steps.append("unbound")
+        await unbind(self, lease, **how)
+
+    async def perform(_self: Handler, *requests: Note) -> None:
+        steps.append(f"began {requests[0].number}")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("tidy")
+
+    async def stop(_self: Handler) -> None:
+        steps.append("stopped")
+
+    monkeypatch.setattr(RuntimeCoordinator, "renew", renew)
+    monkeypatch.setattr(RuntimeCoordinator, "unbind", unbound)
+    handler, _ = make_handler(perform=perform, stop=stop)
+    await bench.queue.register(handler, *notes(2))
+    with pytest.raises(SchemaMismatch):
+        await bench.worker().loop(2)
+    assert steps == ["began 0", "tidy", "stopped", "unbound"]
+    assert (bench.promoted, bench.named("shards.failed")) == ([], [])
+    assert await bench.queue.storage.length("Noting/0") == 2
 
 
 @asynchronous
