@@ -33,12 +33,19 @@ class Keeper:
         self._cancels = 0
         #: Why the tube is no longer ours; None as long as it is.
         self.lost: LeaseLost | None = None
+        #: What a renewal raised that will not pass: a defect, or a schema of another version.
+        self._broken: Exception | None = None
 
     async def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work in a task of its own, and renew the lease meanwhile.
 
         One task for a tube, none for each batch: with many tubes of few requests that is most of what a batch costs.
-        Whoever cancels this cancels the work, and waits for it to tidy up.
+        Whoever cancels this cancels the work, and waits for it to tidy up. So does a renewal that fails for good,
+        or the tube would be given back, and served by others, while the handler is at work still.
+
+        Raises:
+            CancelledError: this was cancelled, whatever the work made of that.
+            Exception: what a renewal failed by, or else what the work raised.
         """
         self._keeping = _this_task()
         self._cancels = self._keeping.cancelling()
@@ -54,29 +61,38 @@ class Keeper:
             except asyncio.CancelledError:
                 if self._is_cancelled():
                     serving.cancel()
+        ended_by = None if serving.cancelled() else serving.exception()
         if self._is_cancelled():
-            raise asyncio.CancelledError from (None if serving.cancelled() else serving.exception())
+            raise asyncio.CancelledError from self._broken or ended_by
+        if self._broken is not None:
+            raise self._broken
         return serving.result()
 
     def check(self) -> None:
-        """Return unless the lease is lost.
+        """Return unless the work is to end. To be called within the work only.
 
         Raises:
+            CancelledError: it was cancelled, though a handler may have swallowed that.
             LeaseLost
         """
+        if self._is_cancelled() and _this_task().cancelling():
+            raise asyncio.CancelledError
         if self.lost is not None:
             raise self.lost
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what the user's function returns, sync or async; a coroutine is cancelled when the lease is lost.
 
-        To be called within the work only.
+        A coroutine that was cancelled counts for nothing, even if it returns or raises another error: it may have
+        broken off anywhere. To be called within the work only.
 
         Raises:
-            LeaseLost: it was; whatever the coroutine did counts for nothing.
+            CancelledError: whoever keeps the lease was cancelled.
+            LeaseLost: it was.
             HandlerExit: instead of SystemExit and the like, which would end the process.
         """
         task = _this_task()
+        cancels = task.cancelling()  # those before have struck already, and are not this call's
         self._performing = True
         try:
             found = await call(function, *arguments)
@@ -88,10 +104,16 @@ class Keeper:
             task.uncancel()
             self.check()
             raise HandlerExit("the handler was cancelled from within") from None
-        except (SystemExit, GeneratorExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
+            if task.cancelling() > cancels:
+                self.check()
+            if isinstance(error, Exception):
+                raise
             raise HandlerExit(f"the handler raised {type(error).__name__}") from error
         finally:
             self._performing = False
+        if task.cancelling() > cancels:
+            self.check()
         return found
 
     def _is_cancelled(self) -> bool:
@@ -108,6 +130,9 @@ class Keeper:
         except _TRANSIENT as error:
             if self._now() >= self._until:
                 self.lost = LeaseLost(f"tube {self._lease.tube} could not be renewed in time: {error}")
+        except Exception as error:  # noqa: BLE001 - raised when the work has ended
+            self._broken = error
+            self.lost = LeaseLost(f"tube {self._lease.tube} cannot be renewed: {error}")
 
 
 def _this_task() -> "asyncio.Task[Any]":

@@ -116,7 +116,6 @@ class Session:
             messages = await self._around.storage.peek(self._tube, self._size(limit))
             self._suspect(messages)
             while True:
-                self._keeper.check()
                 if not messages and not (messages := await self._late(limit)):
                     return
                 done = await self._take(handler, messages)
@@ -198,6 +197,7 @@ class Session:
 
     async def _take(self, handler: Handler, messages: Sequence[Message]) -> Sequence[Message]:
         """Handle the first of the messages, as many as may be taken together, and return those that are over."""
+        self._keeper.check()
         most = self._settings.max_attempts
         head = messages[0]
         if self._tries.get(head.id, 0) >= most:

@@ -1,7 +1,7 @@
 """What a worker does with requests, by drivers in memory and a clock that stands still."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from support.clock import FakeClock
 from support.shards import Note, World, Worlds, asynchronous, bound, make_handler, numbers, said
 
-from persistq import ConfigError, DatabaseUnavailable, LeaseLost, PermanentError, Snooze, subscribe
+from persistq import ConfigError, DatabaseUnavailable, LeaseLost, PermanentError, SchemaMismatch, Snooze, subscribe
 from persistq.clock import SystemClock
 from persistq.sharded import Handler, Lease, Message, Queue, Route, RuntimeCoordinator, Worker
 from persistq.sharded.keeper import Keeper
@@ -767,23 +767,144 @@ async def test_a_handler_that_cancels_its_own_task_ends_its_attempt_only(bench: 
     assert [fields["tries"] for fields in bench.named("shards.failed")] == [1]
 
 
-@asynchronous
-async def test_a_worker_whose_handler_swallows_its_cancellation_ends_all_the_same(bench: Bench) -> None:
-    begun = asyncio.Event()
+ANSWERS = [None, ValueError("broken off"), PermanentError("broken off"), SystemExit(3)]
+"""What a handler may make of its cancellation: to return as if nothing was, or to raise something else."""
+
+
+def answering(
+    answer: BaseException | None, begin: Callable[[], Awaitable[object]]
+) -> tuple[type[Handler], list[list[int]]]:
+    """Return a handler whose first call waits to be cancelled and answers so, and the list of its calls."""
+    calls: list[list[int]] = []
 
     async def perform(_self: Handler, *requests: Note) -> None:
-        begun.set()
+        calls.append(numbers([requests]))
+        if len(calls) > 1:
+            return
+        await begin()
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
+        if answer is not None:
+            raise answer
 
-    handler, _ = make_handler(perform=perform)
+    return make_handler(perform=perform)[0], calls
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: type(answer).__name__)
+@asynchronous
+async def test_a_worker_whose_handler_swallows_its_cancellation_ends_before_the_next_batch(
+    make_bench: Callable[..., Bench], answer: BaseException | None
+) -> None:
+    bench = make_bench(queue_worker_batch_size=1, max_attempts=1)
+    begun = asyncio.Event()
+
+    async def begin() -> None:
+        begun.set()
+
+    async def stop(_self: Handler) -> None:
+        raise OSError("at the end")
+
+    handler, calls = answering(answer, begin)
+    handler.stop = stop  # type: ignore[method-assign]
     await bench.queue.register(handler, *notes(2))
-    task = asyncio.create_task(bench.worker().loop())
+    task = asyncio.create_task(bench.worker().loop(2))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert calls == [[0]]
+    assert await bench.queue.storage.length("Noting/0") == 2  # nobody knows what was done of the first
+    assert bench.promoted == []
+    assert [str(fields["error"]) for fields in bench.named("shards.failed")] == ["at the end"]
     assert await bench.world.coordinator().leases() == []
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: type(answer).__name__)
+@asynchronous
+async def test_what_a_handler_raises_at_the_loss_of_its_lease_blames_no_request(
+    make_bench: Callable[..., Bench], answer: BaseException | None
+) -> None:
+    bench = make_bench(queue_worker_batch_size=1, max_attempts=1, queue_coordinator_lease=0.03)
+    handler, calls = answering(answer, lambda: bench.world.coordinator().release("Noting/0"))
+    await bench.queue.register(handler, *notes(2))
+    assert await bench.worker().loop(2) == 2
+    assert calls == [[0], [0], [1]]
+    assert len(bench.named("shards.lost")) == 1
+    assert (bench.promoted, bench.named("shards.failed")) == ([], [])
+
+
+@asynchronous
+async def test_a_renewal_that_fails_for_good_ends_the_handler_before_its_tube_is_given_back(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(queue_worker_batch_size=1, max_attempts=1, queue_coordinator_lease=0.03)
+    steps: list[str] = []
+    unbind = RuntimeCoordinator.unbind
+
+    async def renew(_self: RuntimeCoordinator, _lease: Lease) -> None:
+        raise SchemaMismatch("made by another version")
+
+    async def unbound(self: RuntimeCoordinator, lease: Lease, **how: Any) -> None:
+        steps.append("unbound")
+        await unbind(self, lease, **how)
+
+    async def perform(_self: Handler, *requests: Note) -> None:
+        steps.append(f"began {requests[0].number}")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("tidy")
+
+    async def stop(_self: Handler) -> None:
+        steps.append("stopped")
+
+    monkeypatch.setattr(RuntimeCoordinator, "renew", renew)
+    monkeypatch.setattr(RuntimeCoordinator, "unbind", unbound)
+    handler, _ = make_handler(perform=perform, stop=stop)
+    await bench.queue.register(handler, *notes(2))
+    with pytest.raises(SchemaMismatch):
+        await bench.worker().loop(2)
+    assert steps == ["began 0", "tidy", "stopped", "unbound"]
+    assert (bench.promoted, bench.named("shards.failed")) == ([], [])
+    assert await bench.queue.storage.length("Noting/0") == 2
+
+
+@asynchronous
+async def test_no_handler_begins_on_a_lease_that_was_lost_while_it_waited_for_late_requests(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(queue_coordinator_lease=0.03)
+    told: list[Any] = []
+    lost = asyncio.Event()
+    renew, peek = RuntimeCoordinator.renew, bench.queue.storage.peek
+
+    async def perform(_self: Handler, *requests: Note) -> None:
+        told.append(numbers([requests]))
+
+    async def start(_self: Handler) -> None:
+        told.append("start")
+
+    async def renewed(self: RuntimeCoordinator, lease: Lease) -> None:
+        try:
+            await renew(self, lease)
+        except LeaseLost:
+            lost.set()
+            raise
+
+    async def late(tube: object, limit: int) -> list[Message]:
+        if told == ["start", [0]]:
+            await bench.queue.register(handler, Note(0, 1))
+            await bench.world.coordinator().release(tube)
+            await lost.wait()
+        return await peek(tube, limit)
+
+    monkeypatch.setattr(RuntimeCoordinator, "renew", renewed)
+    monkeypatch.setattr(bench.queue.storage, "peek", late)
+    handler, _ = make_handler(perform=perform, start=start)
+    await bench.queue.register(handler, Note(0, 0))
+    assert await bench.worker().loop(2) == 2
+    assert told == ["start", [0], "start", [1]]
 
 
 @asynchronous
