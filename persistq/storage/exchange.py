@@ -143,7 +143,7 @@ def claim(
 
 def due_in(connection: Connection, now: Now, claimant: Claimant) -> float | None:
     """Return the seconds until a claim may find something: 0 when it would now, None when nothing waits."""
-    names = claimant.queues or [name for name, _ in _NAMES.rows(connection, now=now.micros) if name is not None]
+    names = claimant.queues or _ready_names(connection, now)[0]
     who = {"holder": claimant.consumer, "name": name_of(claimant.consumer)}
     if any(_LOOK.rows(connection, of_queue=name, **who) for name in names):
         return 0.0
@@ -316,12 +316,25 @@ def _open_names(connection: Connection, now: Now, claimant: Claimant) -> Sequenc
     if claimant.queues:
         _promote(connection, now)
         return claimant.queues
-    # One question tells both, for each is a trip to a server.
-    rows = _NAMES.rows(connection, now=now.micros)
-    if any(name is None for name, _ in rows):
+    names, due = _ready_names(connection, now)
+    if due:
         _promote(connection, now)
+        names, _ = _ready_names(connection, now)
+    return names
+
+
+def _ready_names(connection: Connection, now: Now) -> tuple[list[str], bool]:
+    """Return the queues that have ready jobs, and whether a delayed job is due: one question, for each is a trip."""
+    if kind_of(connection) != "mysql":
         rows = _NAMES.rows(connection, now=now.micros)
-    return [name for name, _ in rows if name is not None]
+        return [name for name, _ in rows if name is not None], any(name is None for name, _ in rows)
+    # There a subquery that depends on another row reads all that are pending, so each step is a statement.
+    ((name, last, due),) = _ENDS.rows(connection, now=now.micros)
+    names = []
+    while name is not None:  # what others claim meanwhile may end the walk early
+        names.append(name)
+        name = _AFTER.rows(connection, name=name)[0][0] if name < last else None
+    return names, bool(due)
 
 
 def _promote(connection: Connection, now: Now) -> None:
@@ -454,16 +467,19 @@ def _names(kind: str) -> Any:
     """Return the query for the queues that have ready jobs, one step into the index for each; and a row without
     a name when a delayed job is due.
     """
-    start = select(_first_name(kind).label("name")).cte("names", recursive=True)
-    step = select(_first_name(kind, jobs.c.queue > start.c.name)).where(start.c.name.is_not(None))
+    start = select(_next_name(kind).label("name")).cte("names", recursive=True)
+    step = select(_next_name(kind, jobs.c.queue > start.c.name)).where(start.c.name.is_not(None))
     every = start.union_all(step)
     ready = select(every.c.name, literal_column("0")).where(every.c.name.is_not(None))
-    due = exists().where(*DELAYED, jobs.c.run_at <= bindparam("now"))
-    return ready.union_all(select(null(), literal_column("1")).where(due))
+    return ready.union_all(select(null(), literal_column("1")).where(_IS_DUE))
 
 
-def _first_name(kind: str, *where: Condition) -> Any:
-    return first(kind, select(jobs.c.queue).where(*READY, *where).order_by(jobs.c.queue), 1).scalar_subquery()
+def _next_name(kind: str, *where: Condition, backwards: bool = False) -> Any:
+    order = jobs.c.queue.desc() if backwards else jobs.c.queue
+    return first(kind, select(jobs.c.queue).where(*READY, *where).order_by(order), 1).scalar_subquery()
 
 
+_IS_DUE = exists().where(*DELAYED, jobs.c.run_at <= bindparam("now"))
 _NAMES = Statement(_names)
+_ENDS = Statement(lambda kind: select(_next_name(kind), _next_name(kind, backwards=True), _IS_DUE))
+_AFTER = Statement(lambda kind: select(_next_name(kind, jobs.c.queue > bindparam("name"))))
