@@ -41,7 +41,7 @@ class Reserve:
             handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError:
             return False
-        with open(handle, "ab", buffering=0) as file, suppress(OSError):
+        with suppress(OSError), open(handle, "ab", buffering=0) as file:  # closing it may fail as well
             # Zeros, not truncate(): a hole keeps no space.
             while missing > 0:
                 missing -= file.write(bytes(min(missing, 1 << 20)))

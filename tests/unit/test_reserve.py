@@ -1,5 +1,7 @@
 """The disk space that is kept back, and what a checkpoint after a commit may not say."""
 
+import errno
+import io
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from support.jobs import MakeQueue, Queue
 
 import persistq
 from persistq import DatabaseUnavailable, QueueFull
+from persistq.storage import reserve
 from persistq.storage.reserve import BASE, PER_JOB, Reserve, size_for
 from persistq.storage.sqlite import SQLite as Database
 
@@ -30,6 +33,18 @@ def test_it_grows_with_the_jobs_that_are_not_over_and_shrinks_after_them(make_qu
     # Free pages are filled now, so the file does not grow; the reserve does all the same.
     q.enqueue_many(["x"] * 6_000)
     assert kept(q) == size_for(6_000)
+
+
+def test_an_error_in_closing_it_is_no_error_of_the_call(make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spoilt(io.FileIO):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(reserve, "open", lambda handle, *_, **__: Spoilt(handle, "ab"), raising=False)
+    q = make_queue()
+    assert q.enqueue("x") == 1
+    assert kept(q) >= BASE
 
 
 def test_a_refusal_by_the_bound_gives_nothing_up(make_queue: MakeQueue) -> None:
