@@ -357,7 +357,7 @@ class PersistentQSQLAlchemy(Operations, PersistentQInterface):
         return self._read("has_live_job", lambda conn: jobs.exists_live(conn, item))
 
     def _claimant(self, consumer: str, queue: Queues) -> Claimant:
-        names = () if queue is None else (queue,) if isinstance(queue, str) else tuple(queue)
+        names = () if queue is None else (queue,) if isinstance(queue, str) else tuple(dict.fromkeys(queue))
         for name in names:
             codec.check_name("queue", name)
         return Claimant(

@@ -224,3 +224,8 @@ def test_a_drain_waits_for_due_retried_and_running_jobs_and_not_for_planned_ones
     clock.advance(50)
     queue.complete(claim(queue))
     assert not queue.unfinished(WORKER)
+
+
+def test_a_queue_that_is_named_twice_is_asked_once(queue: Queue) -> None:
+    ids = queue.enqueue_many(["x", "y"], queue="mail")
+    assert [job.id for job in queue.dequeue_many(WORKER, ["mail", "mail"])] == ids
