@@ -14,11 +14,15 @@ PAGE_DOWN, PAGE_UP = "\x1b[6~", "\x1b[5~"
 
 
 def _seconds(shown: Manager, key: str) -> float:
-    """Return how long a key takes to show something else."""
-    before = shown.text()
+    """Return how long a key takes to show other rows or a moved cursor; ages and the clock change by themselves."""
+
+    def rows() -> list[list[str]]:
+        return [line.split()[:1] for line in (*shown.lines()[1:], shown.cursor_row())]
+
+    before = rows()
     began = time.perf_counter()
     shown.press(key)
-    shown.wait(lambda: shown.text() != before and "looking …" not in shown.text(), f"an answer to {key!r}")
+    shown.wait(lambda: "looking …" not in shown.text() and rows() != before, f"an answer to {key!r}")
     return time.perf_counter() - began
 
 
