@@ -25,7 +25,10 @@ HEADROOM = 64 << 10
 
 
 class Reserve:
-    """A file of zeros beside the database, given up for a settle and taken back before an enqueue."""
+    """A file of zeros beside the database, given up for a settle and taken back before an enqueue.
+
+    It only ever helps, so that no error of its file is one of the call.
+    """
 
     def __init__(self, database: Path) -> None:
         # Text, and os.stat: every enqueue asks several times, and a Path takes longer than the kernel.
@@ -51,7 +54,7 @@ class Reserve:
     def shrink(self, unfinished: int) -> None:
         """Return what is more than so many jobs need."""
         if self._size() > 2 * size_for(unfinished):
-            with suppress(FileNotFoundError):  # given up meanwhile, by a process that needs it
+            with suppress(OSError):  # given up meanwhile, by a process that needs it
                 os.truncate(self._path, size_for(unfinished))
 
     def is_held(self) -> bool:
@@ -60,13 +63,13 @@ class Reserve:
 
     def lend(self) -> None:
         """Return the space to the file system, but for what a checkpoint may need to let the database grow."""
-        with suppress(FileNotFoundError):
-            if self._size() > GROWTH:
+        if self._size() > GROWTH:
+            with suppress(OSError):
                 os.truncate(self._path, GROWTH)
 
     def give_up(self) -> None:
         """Return the space to the file system."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(self._path)  # noqa: PTH108
 
     @staticmethod

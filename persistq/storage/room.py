@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from ..errors import DiskFull
+from ..errors import DatabaseUnavailable, DiskFull
 from . import tallies
 from .reserve import Reserve
 
@@ -40,14 +40,18 @@ class Room:
         """Return how many bytes the file will grow by once the running transaction is checkpointed.
 
         Raises:
+            DatabaseUnavailable: the disk cannot be asked.
             DiskFull: it would leave too little disk to finish every job.
         """
-        growth = max(0, self._size_within(connection) - os.stat(self._database).st_size)  # noqa: PTH116
+        try:
+            growth = max(0, self._size_within(connection) - os.stat(self._database).st_size)  # noqa: PTH116
+            free = self._free()
+        except OSError as error:
+            raise DatabaseUnavailable(f"{self._folder}: {error.strerror}") from error
         self._uncounted -= 1
         if self._uncounted <= 0 or growth > _MUCH:
             self._unfinished = tallies.unfinished(connection)
             self._uncounted = _CALLS_BETWEEN_COUNTS
-        free = self._free()
         if free < self._reserve.beside(growth) or not self._reserve.hold(self._unfinished):
             self._uncounted = 0
             raise DiskFull(f"{self._folder} has no room for this; free some space, then repeat the call")

@@ -1,6 +1,5 @@
 """How much space a database takes, and how to give some back."""
 
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ def sizes(database: Database) -> dict[str, int]:
                     int(cursor.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_size")
                 )
             return {
-                "bytes": path.stat().st_size,
-                "log_bytes": os.stat(log).st_size if log.exists() else 0,  # noqa: PTH116
+                "bytes": _size(path),
+                "log_bytes": _size(log),
                 "free_bytes": free * page,
             }
         case "postgresql":
@@ -38,6 +37,13 @@ def sizes(database: Database) -> dict[str, int]:
                 "WHERE table_schema = database()"
             )
     return {"bytes": int(database.read(lambda connection: connection.execute(text(query)).scalar_one()))}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # the last to close a database removes its log
+        return 0
 
 
 def vacuum(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,37 @@ def test_an_error_in_closing_it_is_no_error_of_the_call(make_queue: MakeQueue, m
     q = make_queue()
     assert q.enqueue("x") == 1
     assert kept(q) >= BASE
+
+
+def test_a_disk_that_cannot_be_asked_for_its_room_adds_nothing(
+    make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_path: object) -> os.statvfs_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+    q = make_queue()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "statvfs", broken)
+        with pytest.raises(DatabaseUnavailable, match="Input/output error"):
+            q.enqueue("x")
+    assert q.counts()["pending"] == 0
+    assert q.enqueue("x") == 1
+
+
+@pytest.mark.parametrize("call", ["truncate", "unlink"])
+def test_a_reserve_that_cannot_be_given_up_is_no_error(
+    make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    q = make_queue()
+    q.enqueue_many(["x"] * 10_000)
+    q.delete_jobs()
+    monkeypatch.setattr(os, call, broken)
+    for act in (q.database.tidy, Reserve(Path(q.dbname)).lend, Reserve(Path(q.dbname)).give_up):
+        act()
+    assert q.enqueue("x") == 10_001
 
 
 def test_a_refusal_by_the_bound_gives_nothing_up(make_queue: MakeQueue) -> None:
