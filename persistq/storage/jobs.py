@@ -5,21 +5,23 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, exists, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, exists, or_, select, union_all, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from .. import codec
 from ..errors import IllegalTransition, JobNotFound, LeaseLost, PersistQError
-from ..model import Job, JobFilter, JobStatus
+from ..model import TERMINAL, Job, JobFilter, JobStatus
 from ..states import TRANSITIONS, allowed
 from . import tallies
-from .schema import AT_REST, CRASHED, DELAYED, READY, Listed, events, jobs, status_is
+from .schema import CRASHED, DELAYED, OVER, READY, Listed, events, jobs, status_is
 from .statements import kind_of
 from .tallies import Moves
 
 Condition = ColumnElement[bool]
 CHUNK = 1000
 """Rows that one statement, and one transaction of a bulk deletion, touches."""
+FEW = 10_000
+"""Jobs that can be sorted for each page of a list: some milliseconds."""
 
 
 def transition(
@@ -93,7 +95,7 @@ def find(
     before: int | None = None,
 ) -> list[Job]:
     """Return a page of matching jobs by id, between ``after`` and ``before``; or the newest ones, newest first."""
-    query = select(jobs).where(jobs.c.id > after, *conditions(which)).limit(limit)
+    query = select(jobs).where(jobs.c.id > after, *conditions(connection, which)).limit(limit)
     if before is not None:
         query = query.where(jobs.c.id < before)
     return [job_of(row) for row in connection.execute(query.order_by(jobs.c.id.desc() if newest else jobs.c.id))]
@@ -110,10 +112,10 @@ def exists_live(connection: Connection, item: str) -> bool:
     return any(connection.execute(select(exists().where(*one, jobs.c.item == item))).scalar() for one in live)
 
 
-def conditions(which: JobFilter) -> Iterator[Condition]:
+def conditions(connection: Connection, which: JobFilter) -> Iterator[Condition]:
     """Yield the WHERE of a filter. Text is matched literally, percent signs and all, whatever its case."""
     if which.status:
-        yield or_(*listed(which.status))
+        yield or_(*listed(connection, which.status))
     if which.crashed:
         yield and_(*CRASHED)
     for column, exact in ((jobs.c.queue, which.queue), (jobs.c.task, which.task)):
@@ -132,13 +134,29 @@ def conditions(which: JobFilter) -> Iterator[Condition]:
         yield jobs.c.created_at < which.until
 
 
-def listed(statuses: Collection[JobStatus]) -> Iterator[Condition]:
-    """Yield the conditions of which a job with one of the statuses meets one, each with an index of its own."""
-    at_rest = [status.value for status in statuses if status is not JobStatus.PROCESSING]
-    if at_rest:
-        yield and_(Listed().in_(at_rest), AT_REST)
+def listed(connection: Connection, statuses: Collection[JobStatus]) -> Iterator[Condition]:
+    """Yield the conditions of which a job with one of the statuses meets one.
+
+    Each has an index of its own, in the order of ids or with few entries; but where too many are pending, every job
+    is asked.
+    """
+    over = [status.value for status in statuses if status in TERMINAL]
+    if over:
+        yield and_(Listed().in_(over), OVER)
     if JobStatus.PROCESSING in statuses:
         yield jobs.c.id.in_(select(jobs.c.id).where(status_is(JobStatus.PROCESSING)))
+    if JobStatus.PENDING in statuses:
+        if kind_of(connection) != "mysql" and are_in_line(connection, JobStatus.PENDING):
+            yield jobs.c.id.in_(union_all(*(select(jobs.c.id).where(*where) for where in (READY, DELAYED))))
+        else:
+            yield Listed() == JobStatus.PENDING.value
+
+
+def are_in_line(connection: Connection, status: JobStatus) -> bool:
+    """Return whether jobs of a status are found without asking others: in order of their ids, or few to be sorted."""
+    if status is not JobStatus.PENDING or kind_of(connection) == "mysql":
+        return True
+    return tallies.total(connection, None)[status] <= FEW
 
 
 def _searchable(text: object) -> str:

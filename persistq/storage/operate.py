@@ -221,7 +221,7 @@ def _matching(
     connection: Connection, which: JobFilter, after: int, cutoff: int, unchanged_since: Now | None = None
 ) -> list[Any]:
     """Return all of them, however far apart they are, by statements of which each looks at so many jobs."""
-    where = [*conditions(which), *_untouched(unchanged_since)]
+    where = [*conditions(connection, which), *_untouched(unchanged_since)]
     found: list[Any] = []
     while after < cutoff:
         end = search.reach(connection, which, after=after, before=cutoff + 1) or cutoff

@@ -89,8 +89,8 @@ class Listed(ColumnElement[str]):
 
     An index on the status itself would be a trap: whenever few jobs are pending, or nobody has told the
     planner how many are, it looks the better way to the next job than the index that is made for that.
-    So the index is on an expression, which only lists use. It leaves out what is being performed, for a claim
-    and a settlement would write to it once more each; those few are found by their leases.
+    So the index is on an expression, which only lists use. It holds the jobs that are over: any other would
+    be written to it by whatever adds or claims a job, and is found another way (``jobs.listed``).
     """
 
     type = String(10)
@@ -145,7 +145,7 @@ class JobRow(Base):
 READY = (status_is(JobStatus.PENDING), JobRow.delayed == literal_column("0"))
 DELAYED = (status_is(JobStatus.PENDING), JobRow.delayed == literal_column("1"))
 CRASHED = (status_is(JobStatus.PENDING), JobRow.attempts > literal_column("0"))
-AT_REST = JobRow.status != literal_column(f"'{JobStatus.PROCESSING.value}'")
+OVER = JobRow.finished_at.is_not(None)
 """The conditions of the partial indexes; a query has to say them in these very words."""
 
 Index(
@@ -158,9 +158,9 @@ Index(
 Index("jobs_delayed", JobRow.run_at, sqlite_where=and_(*DELAYED))
 Index("jobs_crashed", JobRow.id, sqlite_where=and_(*CRASHED))
 Index("jobs_lease", JobRow.lease_until, sqlite_where=status_is(JobStatus.PROCESSING))
-Index("jobs_finished", JobRow.status, JobRow.finished_at, sqlite_where=JobRow.finished_at.is_not(None))
+Index("jobs_finished", JobRow.status, JobRow.finished_at, sqlite_where=OVER)
 Index("jobs_unique", JobRow.queue, JobRow.unique_key, unique=True, sqlite_where=JobRow.unique_key.is_not(None))
-Index("jobs_status", literal_column("(status || '')"), JobRow.id, sqlite_where=AT_REST)
+Index("jobs_status", literal_column("(status || '')"), JobRow.id, sqlite_where=OVER)
 
 
 class EventRow(Base):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, select
 
 from ..model import Found, JobFilter, JobStatus
-from .jobs import Condition, find, listed
+from .jobs import Condition, are_in_line, find, listed
 from .schema import CRASHED, jobs
 from .statements import kind_of
 
@@ -45,18 +45,20 @@ def reach(
 
 
 def _is_indexed(connection: Connection, which: JobFilter) -> bool:
-    """Return whether an index has exactly these jobs, in order of their ids: those of one status, or all."""
+    """Return whether indexes have exactly these jobs, in order of their ids or few to be sorted; or they are all."""
     crashed = which.crashed and kind_of(connection) != "mysql"
-    return which == JobFilter(status=which.status[:1], crashed=crashed)
+    alike = which == JobFilter(status=which.status[:1], crashed=crashed)
+    return alike and (crashed or all(are_in_line(connection, status) for status in which.status))
 
 
 def _lines(connection: Connection, which: JobFilter) -> Iterator[tuple[Condition, ...]]:
-    """Yield what indexes have in order of ids, one for each status: no job that matches is elsewhere."""
+    """Yield what can be gone through in order of ids, one for each status: no job that matches is elsewhere."""
     if which.crashed and kind_of(connection) != "mysql":
         yield CRASHED
     elif which.crashed:
-        yield tuple(listed([JobStatus.PENDING]))
+        yield tuple(listed(connection, [JobStatus.PENDING]))
     elif which.status:
-        yield from (tuple(listed([status])) for status in which.status)
+        for status in which.status:
+            yield tuple(listed(connection, [status])) if are_in_line(connection, status) else ()
     else:
         yield ()

@@ -45,7 +45,7 @@ def errors(connection: Connection, which: JobFilter) -> tuple[list[ErrorGroup], 
     ended = type_coerce(jobs.c.finished_at, BigInteger)  # as it is kept: only a group's newest is told
     query = select(jobs.c.id, jobs.c.queue, jobs.c.task, func.substr(jobs.c.error, 1, _LONGEST), ended)
     end = search.reach(connection, which, newest=True)
-    query = query.where(jobs.c.id >= (end or 0), jobs.c.error.is_not(None), *conditions(which))
+    query = query.where(jobs.c.id >= (end or 0), jobs.c.error.is_not(None), *conditions(connection, which))
     rows = connection.execute(query.order_by(jobs.c.id.desc()).limit(MOST_FAILURES + 1)).all()
     known: dict[str, tuple[str, str]] = {}
     sizes: Counter[tuple[str, str, str, str | None]] = Counter()

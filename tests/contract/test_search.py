@@ -8,7 +8,7 @@ from support.clock import FakeClock
 from support.jobs import MakeQueue, Queue, claim
 
 from persistq import ConfigError, Found, JobFilter
-from persistq.storage import search
+from persistq.storage import jobs, search
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,29 @@ def test_jobs_of_one_status_are_found_by_an_index_and_of_two_by_looking(queue: Q
     assert looked(queue.search(which)) == (list(range(1, 11)), False, 10)
     assert looked(queue.search(which, after=10)) == (list(range(11, 23)), False, 22)
     assert looked(queue.search(which, after=22)) == ([23, 24], False, None)
+
+
+@pytest.mark.parametrize("few", [0, 1_000])
+@pytest.mark.parametrize("newest", [False, True])
+def test_pending_jobs_are_all_found_however_many_they_are(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, newest: bool, few: int
+) -> None:
+    monkeypatch.setattr(jobs, "FEW", few)
+    ids = [queue.enqueue("x", delay=3600 if number % 4 == 1 else None) for number in range(36)]
+    for job_id in ids[::3]:
+        queue.cancel(job_id)
+    pending = [job_id for number, job_id in enumerate(ids) if number % 3]
+    assert [job.id for job in queue.list_jobs(status="pending")] == pending
+    assert [job.id for job in queue.list_jobs(status=["pending", "cancelled"])] == ids
+    seen: list[int] = []
+    edge: int | None = 2**62 if newest else 0
+    while edge is not None:
+        place: dict[str, Any] = {"before": edge} if newest else {"after": edge}
+        page = queue.search(JobFilter.of("pending"), limit=5, newest=newest, **place)
+        seen += [job.id for job in page.jobs]
+        edge = page.edge
+    assert seen == (pending[::-1] if newest else pending)
+    assert queue.preview("cancel", JobFilter.of("pending")).ids == tuple(pending)
 
 
 def test_ids_that_are_gone_are_not_counted(queue: Queue) -> None:

@@ -34,6 +34,7 @@ VALUES ('default', 0, {pending}, 0, {done}, 0, 0)
 OPERATIONS = {
     "counts": lambda q: q.counts(),
     "list_jobs": lambda q: q.list_jobs(status="pending"),
+    "list the newest": lambda q: q.list_jobs(status="pending", newest=True),
     "due_in": lambda q: q.due_in("me"),
     "claim": lambda q: q.dequeue("me"),
     "settle": lambda q: q.complete(q.dequeue("me")),
