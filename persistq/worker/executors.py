@@ -18,19 +18,19 @@ T = TypeVar("T")
 class Running(Generic[W]):
     """One piece of work in an executor: waiting for a thread, then in its hands. Times are monotonic."""
 
-    __slots__ = ("begun", "cancellation", "claimed", "deadline", "ended", "outcome", "timeout", "work")
+    # Of the class until they are known: there is one of these for every job.
+    begun = float("inf")
+    #: When it has taken too long; known once it has begun.
+    deadline = float("inf")
+    ended = float("inf")
+    outcome: Outcome | None = None
 
     def __init__(self, work: W, claimed: float, timeout: float | None = None) -> None:
         self.work = work
         self.claimed = claimed
         #: Seconds that the handler may take, counted from its begin.
         self.timeout = timeout
-        self.begun = float("inf")
-        #: When it has taken too long; known once it has begun.
-        self.deadline = float("inf")
-        self.ended = float("inf")
         self.cancellation = Cancellation()
-        self.outcome: Outcome | None = None
 
 
 class Threads(Generic[W]):
