@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import persistq
+from persistq.codec import LARGEST_ID
 from persistq.text import safe_text, shorten
 
 from . import complete, many, output, spans
@@ -17,7 +18,6 @@ from .many import COLUMNS, All, DryRun, Expect
 from .watching import Watch, again
 from .window import Json, Yes, say, window
 
-_LARGEST = (1 << 63) - 1
 Id = Annotated[int, typer.Argument(metavar="ID", help="A job's id.", autocompletion=complete.jobs)]
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Job ids.", autocompletion=complete.jobs)]
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the job's history and in the audit log.")]
@@ -30,12 +30,14 @@ def list_jobs(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="At most so many.")] = 100,
     after: Annotated[
         int,
-        typer.Option(metavar="ID", min=0, max=_LARGEST, show_default=False, help="Only ids past this, the next page."),
+        typer.Option(
+            metavar="ID", min=0, max=LARGEST_ID, show_default=False, help="Only ids past this, the next page."
+        ),
     ] = 0,
     newest: Annotated[bool, typer.Option("--newest", help="The newest jobs, newest first.")] = False,
     before: Annotated[
         int | None,
-        typer.Option(metavar="ID", min=0, max=_LARGEST, help="Only ids below this, the next page with --newest."),
+        typer.Option(metavar="ID", min=0, max=LARGEST_ID, help="Only ids below this, the next page with --newest."),
     ] = None,
     search_for: Annotated[
         str, typer.Option(metavar="SPAN", help="What no index finds: look further for so long, as 30s.")

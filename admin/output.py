@@ -11,7 +11,7 @@ from typing import Any
 
 from persistq import Job, spans
 from persistq.clock import SystemClock
-from persistq.text import safe_text, shorten, spreadsheet_cell
+from persistq.text import HIDDEN, safe_text, shorten, spreadsheet_cell
 
 Row = Mapping[str, Any]
 _NEVER_CUT = 2  # the first columns: id and status
@@ -41,7 +41,7 @@ def hide_items(hidden: bool) -> None:
 
 def item_of(job: Job) -> str:
     """Return a job's item as far as it may be shown, in one line."""
-    return "(hidden)" if _hides_items else shorten(job.item, 60)
+    return HIDDEN if _hides_items else shorten(job.item, 60)
 
 
 def veiled(value: Any) -> Any:

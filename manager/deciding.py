@@ -6,6 +6,7 @@ from typing import Any
 import persistq
 from persistq import beyond, bulk, spans
 from persistq.actions import Preview, Progress
+from persistq.text import HIDDEN
 
 from . import completion
 from .registry import FILTERS, Given, chosen, command, number
@@ -146,7 +147,7 @@ def _lines(s: Session, what: Preview) -> list[str]:
         lines.append(f"reason: {what.action.reason}")
     if what.action.verb == "delete":
         lines.append("with their history; this cannot be undone")
-    items = ["(hidden)" if s.hides_items else job.item[:200] for job in what.samples]
+    items = [HIDDEN if s.hides_items else job.item[:200] for job in what.samples]
     lines += [f"  {job.id} {job.status} {job.queue} {item}" for job, item in zip(what.samples, items, strict=True)]
     if what.missing:
         lines.append(f"not there: {', '.join(map(str, what.missing[:_IDS_SHOWN]))}")

@@ -122,10 +122,11 @@ def check_page(limit: object, after: object, before: object | None, *, least: in
     Raises:
         ConfigError: one is no whole number, or ``limit`` is less than ``least``.
     """
-    if check_int("limit", limit) < least:
+    size = check_int("limit", limit)
+    if size < least:
         raise ConfigError(f"limit is at least {least}, not {limit}")
     end = None if before is None else min(check_whole("before", before), LARGEST_ID)
-    return check_int("limit", limit), min(check_whole("after", after), LARGEST_ID), end
+    return size, min(check_whole("after", after), LARGEST_ID), end
 
 
 def check_id(value: object) -> int:

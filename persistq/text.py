@@ -6,6 +6,9 @@ import unicodedata
 # Zl and Zp end a line in some viewers and would let data forge a log record.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
+HIDDEN = "(hidden)"
+"""What a window shows for an item that it was told not to."""
+
 
 def safe_text(value: object) -> str:
     r"""Return ``value`` as one line in which nothing steers a terminal.

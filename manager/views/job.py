@@ -9,6 +9,7 @@ from typing import Any
 import persistq
 from persistq import spans
 from persistq.explain import Explanation
+from persistq.text import HIDDEN
 
 from ..pane import TextPane
 from ..poller import Queue, Seen
@@ -71,7 +72,7 @@ class JobPane(TextPane):
         """Return as much of a job as may be shown."""
         if not self.hides_items:
             return job
-        return replace(job, item="(hidden)", result=None if job.result is None else "(hidden)")
+        return replace(job, item=HIDDEN, result=None if job.result is None else HIDDEN)
 
     def build(self, seen: Seen, width: int, now: datetime) -> list[Line]:
         """Return every line."""

@@ -7,6 +7,7 @@ from typing import Any
 import persistq
 from persistq import spans
 from persistq.clock import name_of
+from persistq.text import HIDDEN
 
 from .. import filters
 from ..pane import TablePane
@@ -171,7 +172,7 @@ class JobsPane(TablePane):
         ]  # fmt: skip
 
     def _item(self, job: persistq.Job) -> str:
-        return "(hidden)" if self.hides_items else job.item[:_SHOWN_BYTES]
+        return HIDDEN if self.hides_items else job.item[:_SHOWN_BYTES]
 
 
 def _holder(job: persistq.Job) -> str | None:

@@ -5,6 +5,7 @@ from persistq.ops import acting, parts, session, words
 
 import persistq
 from persistq import spans
+from persistq.text import HIDDEN
 
 _COLUMNS = ("name", "state", "running", "queues", "host", "pid", "seen", "started", "id")
 _MOST_JOBS = 100
@@ -56,7 +57,7 @@ def _jobs_of(info: persistq.ConsumerInfo) -> None:
     now = session.queue().clock.now()
     rows = [
         {"id": job.id, "queue": job.queue, "task": job.task, "attempt": job.attempts,
-         "for": words.ago(job.started_at, now), "item": "(hidden)" if session.hides_items() else job.item}
+         "for": words.ago(job.started_at, now), "item": HIDDEN if session.hides_items() else job.item}
         for job in held
     ]  # fmt: skip
     parts.table(rows, tuple(rows[0]), key="held", alt="Jobs that the consumer holds")

@@ -12,6 +12,7 @@ from persistq.ops.snapshot import Snapshot
 
 import persistq
 from persistq import spans
+from persistq.text import HIDDEN
 
 _STATUSES = [*map(str, persistq.JobStatus), "crashed"]
 _SIZES = (50, 100, 200)
@@ -108,7 +109,7 @@ def _row(job: persistq.Job, now: datetime) -> dict[str, Any]:
         "status": f"{job.status} (crashed)" if job.status == "pending" and job.attempts else str(job.status),
         "queue": job.queue,
         "task": job.task,
-        "item": "(hidden)" if session.hides_items() else job.item,
+        "item": HIDDEN if session.hides_items() else job.item,
         "attempts": f"{job.attempts} of {job.max_attempts}",
         "consumer": job.consumer_id or (f"for {job.assigned_to}" if job.assigned_to else None),
         "created": f"{words.ago(job.created_at, now)} ({words.moment_text(job.created_at, session.zone())})",
