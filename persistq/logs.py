@@ -109,7 +109,8 @@ _quotas = {
 
 
 def _observe(name: str, fields: dict[str, Any]) -> None:
-    if _is_routine(name, fields) and not _quotas[name].takes():
+    quota = _quotas.get(name)
+    if quota and _is_routine(fields.get("outcome")) and not quota.takes():
         return
     if name == "worker.idle":
         for quota in _quotas.values():
@@ -119,9 +120,8 @@ def _observe(name: str, fields: dict[str, Any]) -> None:
         _log.log(level, "%s", text, extra={"fields": {"event": name, **_plain(fields)}})
 
 
-def _is_routine(name: str, fields: dict[str, Any]) -> bool:
-    outcome = fields.get("outcome")
-    return name in _quotas and (outcome is None or (type(outcome) is Done and outcome.dropped is None))
+def _is_routine(outcome: object) -> bool:
+    return outcome is None or (type(outcome) is Done and outcome.dropped is None)
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:
