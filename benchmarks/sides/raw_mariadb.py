@@ -3,9 +3,9 @@
 import sys
 from typing import Any
 
-import common
 import pymysql
-from common import BATCH, Handler, Work, item, items, main, race, repeat, this, until_empty, workload
+import raw
+from common import BATCH, Work, item, main, repeat, workload
 
 TABLE = """CREATE TABLE IF NOT EXISTS jobs (
     id bigint AUTO_INCREMENT PRIMARY KEY, queue varchar(64) NOT NULL, task varchar(64), item text NOT NULL,
@@ -89,54 +89,7 @@ def enqueue_transaction(work: Work) -> dict:
     return repeat(work, call)
 
 
-@workload
-def enqueue_many(work: Work) -> dict:
-    db = connect(work)
-    return repeat(work, lambda n: add(db, items(BATCH, n * BATCH)), BATCH)
-
-
-@workload
-def exchange(work: Work) -> dict:
-    db = connect(work)
-    add(db, items(work.jobs))
-    return until_empty(work, Turns(db, work.batch).take)
-
-
-@workload
-def consume(work: Work) -> dict:
-    add(connect(work), items(work.jobs))
-    return race(work, this(__file__, "consume_child", work))
-
-
-@workload
-def consume_child(work: Work) -> dict:
-    db = connect(work)
-    handler = Handler()
-    handler.wait()
-    turns = Turns(db, work.batch, handler.name)
-    while turns.take():
-        for _ in turns.held:
-            handler.noop()
-    return {}
-
-
-@workload
-def fill(work: Work) -> dict:
-    db = connect(work)
-    for start in range(0, work.rows, 10 * BATCH):
-        add(db, items(min(10 * BATCH, work.rows - start), start))
-    if work.state == "finished":
-        turns = Turns(db, BATCH)
-        while turns.take():
-            pass
-    db.cursor().execute("ANALYZE TABLE jobs")
-    return {}
-
-
-@workload
-def grown(work: Work) -> dict:
-    db = connect(work)
-    return common.grown(work, lambda texts: add(db, texts), Turns(db, work.batch).take)
+raw.Raw(__file__, connect, add, Turns, tidy=lambda db: db.cursor().execute("ANALYZE TABLE jobs"), at_once=10 * BATCH)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import sys
 from typing import Any
 
-import common
 import psycopg
-from common import BATCH, Handler, Work, item, items, main, race, repeat, this, until_empty, workload
+import raw
+from common import Work, item, main, repeat, workload
 
 TABLE = """CREATE TABLE jobs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, queue text NOT NULL, task text, item text NOT NULL,
@@ -72,60 +72,7 @@ def enqueue_transaction(work: Work) -> dict:
     return repeat(work, call)
 
 
-@workload
-def enqueue_many(work: Work) -> dict:
-    db = connect(work)
-    return repeat(work, lambda n: copy(db, items(BATCH, n * BATCH)), BATCH)
-
-
-@workload
-def exchange(work: Work) -> dict:
-    db = connect(work)
-    copy(db, items(work.jobs))
-    return until_empty(work, Turns(db, work.batch).take)
-
-
-@workload
-def consume(work: Work) -> dict:
-    copy(connect(work), items(work.jobs))
-    return race(work, this(__file__, "consume_child", work))
-
-
-@workload
-def consume_child(work: Work) -> dict:
-    db = connect(work)
-    handler = Handler()
-    handler.wait()
-    turns = Turns(db, work.batch, handler.name)
-    while turns.take():
-        for _ in turns.held:
-            handler.noop()
-    return {}
-
-
-@workload
-def fill(work: Work) -> dict:
-    db = connect(work)
-    for start in range(0, work.rows, 100 * BATCH):
-        copy(db, items(min(100 * BATCH, work.rows - start), start))
-    if work.state == "finished":
-        turns = Turns(db, 10 * BATCH)
-        while turns.take():
-            pass
-    db.execute("VACUUM ANALYZE jobs")
-    return {}
-
-
-@workload
-def grown(work: Work) -> dict:
-    db = connect(work)
-    return common.grown(work, lambda texts: copy(db, texts), Turns(db, work.batch).take)
-
-
-@workload
-def churn(work: Work) -> dict:
-    db = connect(work)
-    return common.churn(work, lambda texts: copy(db, texts), Turns(db, work.batch).take)
+raw.Raw(__file__, connect, copy, Turns, tidy=lambda db: db.execute("VACUUM ANALYZE jobs"))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import threading
 import time
 from typing import Any
 
-import common
-from common import BATCH, Handler, Work, from_threads, item, items, main, race, repeat, this, until_empty, workload
+import raw
+from common import Work, from_threads, item, main, repeat, workload
 from library import sqlite_module
 
 TABLE = """CREATE TABLE jobs (
@@ -110,54 +110,7 @@ def enqueue_threads(work: Work) -> dict:
     return from_threads(work, call)
 
 
-@workload
-def enqueue_many(work: Work) -> dict:
-    db = connect(work)
-    return repeat(work, lambda n: add(db, items(BATCH, n * BATCH)), BATCH)
-
-
-@workload
-def exchange(work: Work) -> dict:
-    db = connect(work)
-    add(db, items(work.jobs))
-    return until_empty(work, Turns(db, work.batch).take)
-
-
-@workload
-def consume(work: Work) -> dict:
-    add(connect(work), items(work.jobs))
-    return race(work, this(__file__, "consume_child", work))
-
-
-@workload
-def consume_child(work: Work) -> dict:
-    db = connect(work)
-    handler = Handler()
-    handler.wait()
-    turns = Turns(db, work.batch, handler.name)
-    while turns.take():
-        for _ in turns.held:
-            handler.noop()
-    return {}
-
-
-@workload
-def fill(work: Work) -> dict:
-    """Put rows there for ``grown``."""
-    db = connect(work)
-    for start in range(0, work.rows, 100 * BATCH):
-        add(db, items(min(100 * BATCH, work.rows - start), start))
-    if work.state == "finished":
-        turns = Turns(db, 10 * BATCH)
-        while turns.take():
-            pass
-    return {}
-
-
-@workload
-def grown(work: Work) -> dict:
-    db = connect(work)
-    return common.grown(work, lambda texts: add(db, texts), Turns(db, work.batch).take)
+raw.Raw(__file__, connect, add, Turns)
 
 
 if __name__ == "__main__":
