@@ -3,7 +3,8 @@
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -90,11 +91,10 @@ def _shared(new: NewJob, settings: Settings, now: Now) -> dict[str, Any]:
 
 def jobs_of(rows: Sequence[Sequence[Any]], columns: Sequence[str], **known: Any) -> list[Job]:
     """Return the jobs whose ``columns`` are given, as the database keeps them; ``known`` holds for all of them."""
-    converters = {**_CONVERTERS, **dict.fromkeys(_TIMES, _Times().__getitem__)}
     common = dict.fromkeys(_NAMES)
     for name, kept in known.items():
-        common[name] = converters[name](kept) if name in converters and kept is not None else kept
-    special = [(name, converters[name]) for name in columns if name in converters]
+        common[name] = _CONVERTERS[name](kept) if name in _CONVERTERS and kept is not None else kept
+    special = [(name, _CONVERTERS[name]) for name in columns if name in _CONVERTERS]
     found = []
     for row in rows:
         # Past __init__, which calls object.__setattr__ for each of so many fields.
@@ -109,14 +109,10 @@ def jobs_of(rows: Sequence[Sequence[Any]], columns: Sequence[str], **known: Any)
     return found
 
 
-class _Times(dict[int, datetime]):
-    """Times by what the database keeps. Nearly all of a batch are the same few."""
-
-    def __missing__(self, kept: int) -> datetime:
-        time = self[kept] = time_of(kept)
-        return time
-
-
 _NAMES = [field.name for field in fields(Job)]
 _TIMES = [name for name in _NAMES if name.endswith("_at") or name == "lease_until"]
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {"status": JobStatus, "suspect": bool, "result": codec.loads}
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "status": JobStatus, "suspect": bool, "result": codec.loads,
+    # Nearly all times of a batch are the same few.
+    **dict.fromkeys(_TIMES, lru_cache(time_of)),
+}  # fmt: skip
