@@ -52,6 +52,18 @@ def test_drain_waits_for_what_another_consumer_performs(make_yard):
     assert yard.all_done()
 
 
+@pytest.mark.parametrize(("chosen", "found"), [("", 10_000), ("gc.set_threshold(500)", 500)])
+def test_the_collector_looks_seldom_unless_a_module_of_tasks_says_how_often(make_yard, chosen, found):
+    yard = make_yard()
+    look = "return [gc.get_threshold()[0], gc.get_freeze_count()]"
+    yard.app(f"import gc\n{chosen}\n@persistq.task\ndef look(item):\n    {look}\n")
+    yard.q.enqueue("x")
+    yard.consumer("--drain", "--task", "look").wait()
+    threshold, frozen = yard.q.get_job(1).result
+    assert threshold == found
+    assert frozen > 10_000
+
+
 def test_drain_of_nothing_ends(make_yard):
     assert make_yard().consumer("--drain").wait() == 0
 
