@@ -11,11 +11,11 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from .. import codec
 from ..clock import name_of, seconds
-from ..errors import DatabaseUnavailable, JobNotFound, PersistQError, describe
+from ..errors import DatabaseUnavailable, JobNotFound, describe
 from ..model import Done, Exchanged, Failed, Job, JobStatus, Outcome, Released
 from ..retry import Backoff, gives_up
 from . import history, tallies
-from .jobs import CHUNK, Condition, get, refusal, transition
+from .jobs import CHUNK, Condition, get, transition
 from .now import Now
 from .rows import jobs_of
 from .schema import DELAYED, READY, jobs, queues, status_is
@@ -104,11 +104,6 @@ def settle(
     unmoved = [outcome for outcome in outcomes if (outcome.job.id, outcome.job.fence) not in moved]
     written = [outcome for outcome in outcomes if (outcome.job.id, outcome.job.fence) in moved]
     return [outcome for outcome in unmoved if not _stands(connection, outcome)], written
-
-
-def lease_lost(connection: Connection, outcome: Outcome) -> PersistQError:
-    """Return why an outcome could not be written."""
-    return refusal(connection, "complete", outcome.job.id, outcome.job.fence)
 
 
 def renew(connection: Connection, now: Now, held: Sequence[Job], lease: float) -> list[Job]:

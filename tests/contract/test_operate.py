@@ -104,6 +104,9 @@ def test_a_refusal_says_what_the_act_is_for(queue: Queue) -> None:
     job = job_in(queue, "done")
     with pytest.raises(IllegalTransition, match=rf"job {job.id} is done; 'cancel' is for pending, processing jobs"):
         queue.cancel(job.id)
+    for word, event in (("done", "complete"), ("crashed", "crash")):
+        with pytest.raises(IllegalTransition, match=rf"job {job.id} is done; '{event}' is for processing jobs"):
+            queue.update_status(job.id, word)
 
 
 def test_what_is_no_number_is_no_job(queue: Queue) -> None:

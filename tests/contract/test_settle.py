@@ -245,8 +245,9 @@ def test_a_lost_lease_writes_nothing(queue: Queue, clock: FakeClock) -> None:
         clock.advance(61)
         steal(queue, job)
         before, events = queue.get_job(job_id), queue.events(job_id)
+        why = f"job {job_id} is {before.status} at fence {before.fence}; the lease had fence {job.fence}"
         for name, settle in SETTLEMENTS.items():
-            with pytest.raises(LeaseLost):
+            with pytest.raises(LeaseLost, match=why):
                 pytest.fail(f"{name} after '{theft}': {settle(queue, job)}")
             assert (queue.get_job(job_id), queue.events(job_id)) == (before, events), (theft, name)
         queue.delete_job(job_id, force=True)
@@ -257,7 +258,7 @@ def test_a_deleted_job_is_not_found(queue: Queue, settlement: str) -> None:
     queue.enqueue("x")
     job = claim(queue)
     assert queue.delete_jobs(force=True) == 1
-    with pytest.raises(JobNotFound):
+    with pytest.raises(JobNotFound, match=rf"\bid {job.id}\b"):
         SETTLEMENTS[settlement](queue, job)
 
 
