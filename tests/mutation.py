@@ -49,6 +49,7 @@ TARGETS = {
         "contract/test_claim.py", "contract/test_settle.py", "contract/test_recover.py", "contract/test_history.py",
         "contract/test_operate.py::test_each_act_in_each_status",
         "contract/test_operate.py::test_a_crash_is_recorded_with_its_traceback_and_what_comes_next",
+        "contract/test_operate.py::test_a_crash_by_word_backs_off_and_at_the_limit_fails",
         "contract/test_bulk.py::test_release_takes_a_job_back_without_costing_an_attempt",
     ),
 }  # fmt: skip
@@ -89,6 +90,8 @@ class Run:
                 return False
         if process.returncode:
             sys.exit(f"{self._target}: mutmut ended with {process.returncode}; see {self._home / 'log'}")
+        if number := self._unanswered():
+            sys.exit(f"{self._target}: pytest refused the tests of {number} mutants; then remove {self._home}")
         return True
 
     def figures(self) -> dict[str, int]:
@@ -102,6 +105,11 @@ class Run:
         """Print what survived."""
         for name in self._survivors():
             print(self._ask("show", name))
+
+    def _unanswered(self) -> int:
+        """Return for how many mutants no test could be run, which mutmut takes for a timeout."""
+        meta = json.loads((self._home / "mutants" / f"{self._target}.meta").read_text())
+        return list(meta["exit_code_by_key"].values()).count(255)
 
     def _survivors(self) -> Iterator[str]:
         for line in self._ask("results").splitlines():

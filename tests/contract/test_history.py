@@ -83,6 +83,14 @@ def test_a_line_says_when_the_job_comes_back_or_why_it_never_does(queue: Queue, 
     ]  # fmt: skip
 
 
+def test_a_word_of_one_s_own_is_kept_as_far_as_there_is_room(queue: Queue) -> None:
+    queue.enqueue("x")
+    queue.exchange(WORKER, settled=[Released(claim(queue), 0, "because " * 9)])
+    (kind,) = kinds(queue)
+    assert kind.startswith("because because")
+    assert len(kind) <= 32
+
+
 def test_each_attempt_keeps_its_own_error_and_traceback(queue: Queue) -> None:
     queue.enqueue("x", max_attempts=3)
     for number in (1, 2, 3):

@@ -90,6 +90,17 @@ def test_many_are_completed_together_or_not_at_all(queue: Queue) -> None:
     queue.complete_many([])
 
 
+def test_jobs_of_different_attempts_are_completed_together(queue: Queue) -> None:
+    queue.enqueue_many(["again", "first"], max_attempts=3)
+    for _ in range(2):
+        queue.fail(claim(queue), "broken", delay=0)
+    again, first = queue.dequeue_many(WORKER)
+    assert (again.attempts, first.attempts) == (3, 1)
+    assert queue.exchange(WORKER, settled=[Done(again, "again"), Done(first, "first")]).lost == []
+    assert [(job.status, job.result) for job in queue.list_jobs()] == [("done", "again"), ("done", "first")]
+    assert queue.tally_drift() == {}
+
+
 def test_an_error_brings_the_job_back_after_a_back_off(make_queue: MakeQueue, clock: FakeClock) -> None:
     q = make_queue(queue_backoff_seconds=8)
     q.enqueue("x", max_attempts=20)
@@ -157,7 +168,11 @@ def test_a_permanent_failure_needs_no_further_attempt(queue: Queue) -> None:
     assert "no such user" in (job.error or "")
 
 
-@pytest.mark.parametrize("error", ["a\0b", "\ud800", "x" * 100_000, "\x1b[2J", "", ValueError("\udcff\0")], ids=ascii)
+@pytest.mark.parametrize(
+    "error",
+    ["a\0b", "\ud800", "x" * 100_000, "\x1b[2J", "", ValueError("\udcff\0")],
+    ids=lambda error: ascii(error)[:20],
+)
 def test_any_error_can_be_kept(queue: Queue, error: BaseException | str) -> None:
     queue.enqueue("x")
     queue.fail(claim(queue), error)
@@ -185,6 +200,7 @@ def test_renewing_keeps_the_job_past_its_lease(queue: Queue, make_queue: MakeQue
         clock.advance(40)
         job = queue.renew(job)
         assert job.lease_until == clock.now() + timedelta(seconds=60)
+        assert queue.get_job(1) == job
         assert make_queue().recover() == 0
     queue.complete(first)
     assert (queue.get_job(1).status, queue.get_job(1).attempts) == ("done", 1)
