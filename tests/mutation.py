@@ -51,6 +51,7 @@ TARGETS = {
         "contract/test_operate.py::test_a_crash_is_recorded_with_its_traceback_and_what_comes_next",
         "contract/test_operate.py::test_a_crash_by_word_backs_off_and_at_the_limit_fails",
         "contract/test_bulk.py::test_release_takes_a_job_back_without_costing_an_attempt",
+        "contract/test_timings.py::test_a_lease_that_was_lost_counts_for_nobody",
     ),
 }  # fmt: skip
 """What is mutated, and the tests below ``tests/`` that are to notice: quick ones, for hundreds of mutants wait."""

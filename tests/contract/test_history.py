@@ -73,6 +73,7 @@ def test_a_line_says_when_the_job_comes_back_or_why_it_never_does(queue: Queue, 
     queue.fail(claim(queue), "busy", delay=7.6543)
     queue.fail(claim(queue), "broken", permanent=True)
     told = [[(event.kind, event.detail) for event in queue.events(job_id)] for job_id in (1, 2, 3)]
+    assert {event.actor for job_id in (1, 2, 3) for event in queue.events(job_id)} == {WORKER}
     assert told == [
         [("released", {"back_in": 5.123})],
         [("crashed", {"error": "busy", "retry_in": 7.654})],

@@ -127,6 +127,8 @@ def test_a_failure_may_say_when_to_come_back(queue: Queue, clock: FakeClock, del
     queue.fail(claim(queue), "busy", delay=delay)
     wait = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
     assert queue.get_job(1).run_at == clock.now() + wait
+    if wait:
+        assert queue.dequeue(WORKER) is None
     clock.advance(wait)
     assert claim(queue).attempts == 2
 
