@@ -88,7 +88,7 @@ def settle(
     done jobs is added to ``moves``.
     """
     done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
-    moved = _complete(connection, now, done, moves) if done else set()
+    moved = _complete(connection, now, done, moves)
     for outcome in outcomes:
         if isinstance(outcome, Done):
             continue
@@ -322,7 +322,7 @@ def _ready_names(connection: Connection, now: Now) -> tuple[list[str], bool]:
     """Return the queues that have ready jobs, and whether a delayed job is due: one question, for each is a trip."""
     if kind_of(connection) != "mysql":
         rows = _NAMES.rows(connection, now=now.micros)
-        return [name for name, _ in rows if name is not None], any(name is None for name, _ in rows)
+        return [name for (name,) in rows if name is not None], any(name is None for (name,) in rows)
     # There a subquery that depends on another row reads all that are pending, so each step is a statement.
     ((name, last, due),) = _ENDS.rows(connection, now=now.micros)
     names = []
@@ -474,8 +474,7 @@ def _names(kind: str) -> Any:
     start = select(_next_name(kind).label("name")).cte("names", recursive=True)
     step = select(_next_name(kind, jobs.c.queue > start.c.name)).where(start.c.name.is_not(None))
     every = start.union_all(step)
-    ready = select(every.c.name, literal_column("0")).where(every.c.name.is_not(None))
-    return ready.union_all(select(null(), literal_column("1")).where(_IS_DUE))
+    return select(every.c.name).where(every.c.name.is_not(None)).union_all(select(null()).where(_IS_DUE))
 
 
 def _next_name(kind: str, *where: Condition, backwards: bool = False) -> Any:
