@@ -51,11 +51,11 @@ def exchange(
     now: Now,
     claimant: Claimant,
     *,
-    settled: Sequence[Outcome] = (),
-    renewing: Sequence[Job] = (),
-    limit: int = 0,
-    ahead: int = 0,
-    busy: bool = False,
+    settled: Sequence[Outcome],
+    renewing: Sequence[Job],
+    limit: int,
+    ahead: int,
+    busy: bool,
 ) -> tuple[Exchanged, list[Outcome]]:
     """Settle, renew and claim; return as well which outcomes were written by this very call.
 
@@ -65,8 +65,8 @@ def exchange(
     if any(job.suspect for job in renewing):
         limit = 0
     moves: Moves = {}
-    refused, ended = settle(connection, now, settled, claimant.backoff, moves) if settled else ([], [])
-    renewed = renew(connection, now, renewing, claimant.lease) if renewing else []
+    refused, ended = settle(connection, now, settled, claimant.backoff, moves)
+    renewed = renew(connection, now, renewing, claimant.lease)
     claimed = claim(connection, now, claimant, limit, moves, ahead=ahead, busy=busy) if limit > 0 else []
     # Once for all that this call moved: every job that is finished and replaced by another would count twice.
     tallies.add(connection, moves)
