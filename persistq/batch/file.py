@@ -365,7 +365,9 @@ def read_progress(handle: int) -> int:
         Damaged: the number is not one that was written.
     """
     data = os.pread(handle, _PROGRESS.size, _PROGRESS_OFFSET)
-    return _progress(_PROGRESS.unpack(data)[0] if len(data) == _PROGRESS.size else -1)
+    if len(data) < _PROGRESS.size:
+        raise Damaged("it ends before its progress")
+    return _progress(*_PROGRESS.unpack(data))
 
 
 def _progress(word: int) -> int:
@@ -378,7 +380,7 @@ def _progress(word: int) -> int:
 def _open(path: str) -> sqlite3.Connection:
     """Open a file that may hold anything, to read it and nothing else."""
     # immutable: it has one owner, so that there is neither a lock to be taken nor a journal to be looked for.
-    connection = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    connection = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)
     connection.text_factory = bytes
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, blocks.MAX_BLOCK_BYTES)
     connection.execute("PRAGMA trusted_schema = OFF")

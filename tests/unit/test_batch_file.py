@@ -267,7 +267,7 @@ def test_progress_that_cannot_be_kept_is_told_with_the_file_s_name(made):
 def test_a_file_too_short_for_a_progress_is_damage(made):
     _, handle = made(blocks_of("[1]"))
     os.truncate(handle, 63)
-    with pytest.raises(Damaged, match=r"^its progress is not what was written$"):
+    with pytest.raises(Damaged, match=r"^it ends before its progress$"):
         file.read_progress(handle)
 
 
