@@ -34,6 +34,7 @@ TARGETS = {
         "contract/test_recover.py::test_a_suspect_comes_alone_and_in_its_turn",
         "contract/test_history.py::test_it_goes_with_the_job",
         "contract/test_bulk.py::test_what_came_or_failed_after_the_preview_is_untouched",
+        "contract/test_bulk.py::test_delete_takes_one_job_with_its_history",
     ),
     "persistq/storage/leases.py": (
         "contract/test_shard_coordinator.py", "contract/test_shard_storage.py",
