@@ -31,7 +31,7 @@ TARGETS = {
         "contract/test_settle.py::test_a_lost_lease_writes_nothing",
         "contract/test_settle.py::test_a_deleted_job_is_not_found",
         "contract/test_settle.py::test_a_completed_job_is_done_with_its_result",
-        "contract/test_recover.py::test_a_suspect_comes_alone_and_in_its_turn",
+        "contract/test_recover.py::test_an_expired_lease_is_taken_back_at_once_and_for_anyone",
         "contract/test_history.py::test_it_goes_with_the_job",
         "contract/test_bulk.py::test_what_came_or_failed_after_the_preview_is_untouched",
         "contract/test_bulk.py::test_delete_takes_one_job_with_its_history",
