@@ -235,7 +235,7 @@ class PersistentQSQLAlchemy(Operations, PersistentQInterface):
         def work(conn: "Connection") -> Job:
             renewed = exchange.renew(conn, now, [job], self.settings.timeout_seconds)
             if not renewed:
-                raise jobs.refusal(conn, "complete", job.id, job.fence)
+                raise jobs.lease_lost(conn, job)
             return renewed[0]
 
         return self._write("renew", work, job=job.id)
@@ -248,7 +248,7 @@ class PersistentQSQLAlchemy(Operations, PersistentQInterface):
             moves: tallies.Moves = {}
             refused, ended = exchange.settle(conn, now, checked, self._backoff, moves)
             if refused:
-                raise exchange.lease_lost(conn, refused[0])
+                raise jobs.lease_lost(conn, refused[0].job)
             tallies.add(conn, moves)
             if connection is not None:  # what the caller takes back was not done, and is not to be counted
                 timings.write(conn, now, timings.Counts().and_of(ended, now))

@@ -30,7 +30,6 @@ except ImportError:
 MAX_ITEMS = (1 << 23) - 1
 """Items of one batch: what the progress has room for."""
 
-MAX_BLOCKS = 1 << 20
 APPLICATION = 0x70716231
 BLOCK_TABLE = (
     "CREATE TABLE block (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL, form TEXT NOT NULL, "
@@ -264,7 +263,7 @@ class Batch:
             self._opened.close()
 
     def _texts(self, block: Block) -> list[str]:
-        if self._old or block.form != "json":
+        if block.form != "json":
             return [_text_of(item) for item in self.read(block)]
         self.read(block)  # checks it
         rows = self._connection.execute(
@@ -273,15 +272,18 @@ class Batch:
         return [row[0].decode("utf-8", "replace") for row in rows]
 
     def _read_blocks(self) -> list[Block]:
-        rows = self._connection.execute(
-            "SELECT id, first, count, form, crc FROM block ORDER BY id LIMIT ?", (MAX_BLOCKS + 1,)
-        ).fetchall()
-        found = [Block(number, first, count, _word(form), crc) for number, first, count, form, crc in rows]
+        found: list[Block] = []
         expected = 0
-        for number, block in enumerate(found, 1):
-            if (block.id, block.first) != (number, expected) or not _is_sane(block):
+        # One block more than may be tells as much as a hostile file that is read to its end.
+        rows = self._connection.execute(
+            "SELECT id, first, count, form, crc FROM block ORDER BY id LIMIT ?", (MAX_ITEMS + 1,)
+        )
+        for number, (row, first, count, form, crc) in enumerate(rows, 1):
+            block = Block(row, first, count, _word(form), crc)
+            if (row, first) != (number, expected) or not _is_sane(block):
                 raise Damaged(f"block {number} is missing or not where it was")
-            expected += block.number
+            found.append(block)
+            expected += count
         return found
 
     def _check_footer(self, unfinished: bool) -> None:
@@ -366,7 +368,9 @@ def read_progress(handle: int) -> int:
         Damaged: the number is not one that was written.
     """
     data = os.pread(handle, _PROGRESS.size, _PROGRESS_OFFSET)
-    return _progress(_PROGRESS.unpack(data)[0] if len(data) == _PROGRESS.size else -1)
+    if len(data) < _PROGRESS.size:
+        raise Damaged("it ends before its progress")
+    return _progress(*_PROGRESS.unpack(data))
 
 
 def _progress(word: int) -> int:
@@ -379,7 +383,7 @@ def _progress(word: int) -> int:
 def _open(path: str) -> sqlite3.Connection:
     """Open a file that may hold anything, to read it and nothing else."""
     # immutable: it has one owner, so that there is neither a lock to be taken nor a journal to be looked for.
-    connection = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    connection = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)
     connection.text_factory = bytes
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, blocks.MAX_BLOCK_BYTES)
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -419,7 +423,7 @@ def _translated(error: sqlite3.Error, path: str) -> PersistQError:
 
 
 def _code(error: Exception) -> int:
-    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _crc(number: int, first: int, count: int, form: str, data: bytes | memoryview) -> int:

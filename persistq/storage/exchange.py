@@ -11,11 +11,11 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from .. import codec
 from ..clock import name_of, seconds
-from ..errors import DatabaseUnavailable, JobNotFound, PersistQError, describe
+from ..errors import DatabaseUnavailable, JobNotFound, describe
 from ..model import Done, Exchanged, Failed, Job, JobStatus, Outcome, Released
 from ..retry import Backoff, gives_up
 from . import history, tallies
-from .jobs import CHUNK, Condition, get, refusal, transition
+from .jobs import CHUNK, Condition, get, transition
 from .now import Now
 from .rows import jobs_of
 from .schema import DELAYED, READY, jobs, queues, status_is
@@ -51,11 +51,11 @@ def exchange(
     now: Now,
     claimant: Claimant,
     *,
-    settled: Sequence[Outcome] = (),
-    renewing: Sequence[Job] = (),
-    limit: int = 0,
-    ahead: int = 0,
-    busy: bool = False,
+    settled: Sequence[Outcome],
+    renewing: Sequence[Job],
+    limit: int,
+    ahead: int,
+    busy: bool,
 ) -> tuple[Exchanged, list[Outcome]]:
     """Settle, renew and claim; return as well which outcomes were written by this very call.
 
@@ -65,8 +65,8 @@ def exchange(
     if any(job.suspect for job in renewing):
         limit = 0
     moves: Moves = {}
-    refused, ended = settle(connection, now, settled, claimant.backoff, moves) if settled else ([], [])
-    renewed = renew(connection, now, renewing, claimant.lease) if renewing else []
+    refused, ended = settle(connection, now, settled, claimant.backoff, moves)
+    renewed = renew(connection, now, renewing, claimant.lease)
     claimed = claim(connection, now, claimant, limit, moves, ahead=ahead, busy=busy) if limit > 0 else []
     # Once for all that this call moved: every job that is finished and replaced by another would count twice.
     tallies.add(connection, moves)
@@ -88,7 +88,7 @@ def settle(
     done jobs is added to ``moves``.
     """
     done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
-    moved = _complete(connection, now, done, moves) if done else set()
+    moved = _complete(connection, now, done, moves)
     for outcome in outcomes:
         if isinstance(outcome, Done):
             continue
@@ -104,11 +104,6 @@ def settle(
     unmoved = [outcome for outcome in outcomes if (outcome.job.id, outcome.job.fence) not in moved]
     written = [outcome for outcome in outcomes if (outcome.job.id, outcome.job.fence) in moved]
     return [outcome for outcome in unmoved if not _stands(connection, outcome)], written
-
-
-def lease_lost(connection: Connection, outcome: Outcome) -> PersistQError:
-    """Return why an outcome could not be written."""
-    return refusal(connection, "complete", outcome.job.id, outcome.job.fence)
 
 
 def renew(connection: Connection, now: Now, held: Sequence[Job], lease: float) -> list[Job]:
@@ -327,7 +322,7 @@ def _ready_names(connection: Connection, now: Now) -> tuple[list[str], bool]:
     """Return the queues that have ready jobs, and whether a delayed job is due: one question, for each is a trip."""
     if kind_of(connection) != "mysql":
         rows = _NAMES.rows(connection, now=now.micros)
-        return [name for name, _ in rows if name is not None], any(name is None for name, _ in rows)
+        return [name for (name,) in rows if name is not None], any(name is None for (name,) in rows)
     # There a subquery that depends on another row reads all that are pending, so each step is a statement.
     ((name, last, due),) = _ENDS.rows(connection, now=now.micros)
     names = []
@@ -479,8 +474,7 @@ def _names(kind: str) -> Any:
     start = select(_next_name(kind).label("name")).cte("names", recursive=True)
     step = select(_next_name(kind, jobs.c.queue > start.c.name)).where(start.c.name.is_not(None))
     every = start.union_all(step)
-    ready = select(every.c.name, literal_column("0")).where(every.c.name.is_not(None))
-    return ready.union_all(select(null(), literal_column("1")).where(_IS_DUE))
+    return select(every.c.name).where(every.c.name.is_not(None)).union_all(select(null()).where(_IS_DUE))
 
 
 def _next_name(kind: str, *where: Condition, backwards: bool = False) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, exists, or_, select, union_all, update
+from sqlalchemy import Connection, Row, and_, delete, exists, func, or_, select, union_all, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from .. import codec
@@ -60,17 +60,21 @@ def _update(connection: Connection, where: Sequence[Condition], changes: dict[st
     return connection.execute(select(jobs).where(jobs.c.id.in_(ids))).all()
 
 
-def refusal(connection: Connection, event: str, job_id: int, fence: int | None = None) -> PersistQError:
-    """Return the reason why a transition moved nothing."""
-    row = connection.execute(select(jobs.c.status, jobs.c.fence).where(jobs.c.id == job_id)).first()
+def lease_lost(connection: Connection, job: Job) -> PersistQError:
+    """Return why a lease can be neither settled nor renewed."""
+    row = connection.execute(select(jobs.c.status, jobs.c.fence).where(jobs.c.id == job.id)).first()
     if row is None:
-        return JobNotFound(f"id {job_id}")
-    if fence is not None:
-        return LeaseLost(f"job {job_id} is {row.status} at fence {row.fence}; the lease had fence {fence}")
-    if allowed(event, JobStatus(row.status)):
+        return JobNotFound(f"id {job.id}")
+    return LeaseLost(f"job {job.id} is {row.status} at fence {row.fence}; the lease had fence {job.fence}")
+
+
+def refusal(connection: Connection, event: str, job_id: int) -> PersistQError:
+    """Return the reason why a transition moved nothing."""
+    status = get(connection, job_id).status
+    if allowed(event, status):
         return IllegalTransition(f"job {job_id} changed meanwhile; look at it and try again")
     legal = ", ".join(sorted(TRANSITIONS[event].sources))
-    return IllegalTransition(f"job {job_id} is {row.status}; '{event}' is for {legal} jobs")
+    return IllegalTransition(f"job {job_id} is {status}; '{event}' is for {legal} jobs")
 
 
 def get(connection: Connection, job_id: int) -> Job:
@@ -86,13 +90,7 @@ def get(connection: Connection, job_id: int) -> Job:
 
 
 def find(
-    connection: Connection,
-    which: JobFilter,
-    *,
-    after: int,
-    limit: int,
-    newest: bool = False,
-    before: int | None = None,
+    connection: Connection, which: JobFilter, *, after: int, limit: int, newest: bool, before: int | None
 ) -> list[Job]:
     """Return a page of matching jobs by id, between ``after`` and ``before``; or the newest ones, newest first."""
     query = select(jobs).where(jobs.c.id > after, *conditions(connection, which)).limit(limit)
@@ -103,7 +101,7 @@ def find(
 
 def last_id(connection: Connection) -> int:
     """Return the newest job's id, the cut-off of a bulk action; 0 when there is no job."""
-    return connection.execute(select(jobs.c.id).order_by(jobs.c.id.desc()).limit(1)).scalar() or 0
+    return connection.execute(select(func.max(jobs.c.id))).scalar() or 0
 
 
 def exists_live(connection: Connection, item: str) -> bool:
@@ -163,8 +161,8 @@ def _searchable(text: object) -> str:
     return codec.check_text("a filter", text, 1 << 20)
 
 
-def delete_ids(connection: Connection, ids: Sequence[int], *where: Condition) -> int:
-    """Delete these jobs, where they still match, with their history; return how many."""
+def delete_ids(connection: Connection, ids: Sequence[int], *where: Condition) -> list[int]:
+    """Delete these jobs, where they still match, with their history; return the ids of those that did."""
     which = select(jobs.c.id, jobs.c.queue, jobs.c.status).where(jobs.c.id.in_(ids), *where)
     # In the order of their ids, as everybody locks them, so that two cannot deadlock.
     gone = connection.execute(which.order_by(jobs.c.id).with_for_update()).all()
@@ -172,14 +170,14 @@ def delete_ids(connection: Connection, ids: Sequence[int], *where: Condition) ->
     connection.execute(delete(jobs).where(jobs.c.id.in_(doomed)))
     connection.execute(delete(events).where(events.c.job_id.in_(doomed)))
     tallies.add(connection, Counter({key: -n for key, n in Counter((r.queue, r.status) for r in gone).items()}))
-    return len(gone)
+    return doomed
 
 
 def delete_done(connection: Connection, *, before: datetime, size: int) -> int:
     """Delete up to ``size`` of the jobs that were done before a time, and return how many."""
     where = (status_is(JobStatus.DONE), jobs.c.finished_at < before)
     ids = connection.execute(select(jobs.c.id).where(*where).order_by(jobs.c.finished_at).limit(size)).scalars().all()
-    return delete_ids(connection, ids, *where)
+    return len(delete_ids(connection, ids, *where))
 
 
 def job_of(row: Row[Any]) -> Job:

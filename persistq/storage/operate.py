@@ -14,7 +14,7 @@ from ..model import CRASHED, Job, JobFilter, JobStatus
 from ..retry import Backoff
 from . import audit, history, search
 from .exchange import crash, give_back
-from .jobs import CHUNK, Condition, conditions, delete_ids, get, job_of, last_id, refusal, transition
+from .jobs import CHUNK, conditions, delete_ids, get, job_of, last_id, refusal, transition
 from .now import Now
 from .schema import jobs, micros, status_is
 
@@ -47,7 +47,8 @@ def act(connection: Connection, now: Now, actor: str, ids: Sequence[int], action
         case "edit":
             return _edit(connection, now, actor, ids, action)
         case "delete":
-            return _delete(connection, ids, action)
+            deletable = () if action.force else (jobs.c.status != JobStatus.PROCESSING.value,)
+            return delete_ids(connection, ids, *deletable)
     assert action.event is not None, f"{action.verb} is no move of the table"  # noqa: S101
     kind, detail, changes = _move(now, action)
     moved = transition(connection, action.event, wanted, held=False, **changes)
@@ -304,15 +305,6 @@ def _edit(connection: Connection, now: Now, actor: str, ids: Sequence[int], acti
     history.record(connection, now, "edited", actor, [(row.id, row.attempts, detail) for row in found])
     history.trim(connection, connection.execute(select(jobs.c.id, jobs.c.fence).where(jobs.c.id.in_(waiting))))
     return waiting
-
-
-def _delete(connection: Connection, ids: Sequence[int], action: Action) -> list[int]:
-    where: list[Condition] = [jobs.c.id.in_(ids)]
-    if not action.force:
-        where.append(jobs.c.status != JobStatus.PROCESSING.value)
-    doomed = connection.execute(select(jobs.c.id).where(*where).order_by(jobs.c.id).with_for_update()).scalars().all()
-    delete_ids(connection, doomed)
-    return list(doomed)
 
 
 def _why_not(connection: Connection, job_id: int, action: Action) -> str:

@@ -325,8 +325,10 @@ def test_release_takes_a_job_back_without_costing_an_attempt(queue: Queue) -> No
     assert (back.status, back.attempts, back.consumer_id, back.lease_until) == ("pending", 0, None, None)
     assert back.fence > job.fence
     assert queue.audit()[0].reason == "its machine is on fire"
+    assert [(event.kind, event.detail) for event in queue.events(job.id)] == [("released", {})]
     with pytest.raises(IllegalTransition, match="'release' is for processing jobs"):
         queue.release_job(job.id)
+    assert claim(queue, OTHER).id == job.id
 
 
 def test_edit_changes_when_and_in_which_order(queue: Queue, clock: FakeClock) -> None:

@@ -132,6 +132,13 @@ def test_priority_decides_however_many_become_due_together(queue: Queue, clock: 
     assert claim(queue).item == "high"
 
 
+def test_jobs_that_wait_hide_none_that_becomes_due(queue: Queue, clock: FakeClock) -> None:
+    queue.enqueue_many(["waits"] * 10_001)
+    queue.enqueue("due", priority=1, delay=10)
+    clock.advance(10)
+    assert claim(queue).item == "due"
+
+
 def test_a_job_that_became_due_takes_its_place_by_priority_then_age(queue: Queue, clock: FakeClock) -> None:
     queue.enqueue("a", delay=10)
     queue.enqueue("b")
@@ -219,8 +226,10 @@ def test_a_drain_waits_for_due_retried_and_running_jobs_and_not_for_planned_ones
     assert not queue.unfinished(WORKER, "elsewhere")
     job = claim(queue)
     assert queue.unfinished(WORKER)
+    assert not queue.unfinished(WORKER, "elsewhere")
     queue.fail(job, "again", delay=50)
     assert queue.unfinished(WORKER)
+    assert not queue.unfinished(WORKER, "elsewhere")
     clock.advance(50)
     queue.complete(claim(queue))
     assert not queue.unfinished(WORKER)

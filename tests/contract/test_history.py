@@ -73,6 +73,7 @@ def test_a_line_says_when_the_job_comes_back_or_why_it_never_does(queue: Queue, 
     queue.fail(claim(queue), "busy", delay=7.6543)
     queue.fail(claim(queue), "broken", permanent=True)
     told = [[(event.kind, event.detail) for event in queue.events(job_id)] for job_id in (1, 2, 3)]
+    assert {event.actor for job_id in (1, 2, 3) for event in queue.events(job_id)} == {WORKER}
     assert told == [
         [("released", {"back_in": 5.123})],
         [("crashed", {"error": "busy", "retry_in": 7.654})],
@@ -81,6 +82,14 @@ def test_a_line_says_when_the_job_comes_back_or_why_it_never_does(queue: Queue, 
     assert [queue.get_job(job_id).run_at for job_id in (1, 2)] == [
         clock.now() + timedelta(seconds=5.1234), clock.now() + timedelta(seconds=7.6543)
     ]  # fmt: skip
+
+
+def test_a_word_of_one_s_own_is_kept_as_far_as_there_is_room(queue: Queue) -> None:
+    queue.enqueue("x")
+    queue.exchange(WORKER, settled=[Released(claim(queue), 0, "because " * 9)])
+    (kind,) = kinds(queue)
+    assert kind.startswith("because because")
+    assert len(kind) <= 32
 
 
 def test_each_attempt_keeps_its_own_error_and_traceback(queue: Queue) -> None:

@@ -104,6 +104,9 @@ def test_a_refusal_says_what_the_act_is_for(queue: Queue) -> None:
     job = job_in(queue, "done")
     with pytest.raises(IllegalTransition, match=rf"job {job.id} is done; 'cancel' is for pending, processing jobs"):
         queue.cancel(job.id)
+    for word, event in (("done", "complete"), ("crashed", "crash")):
+        with pytest.raises(IllegalTransition, match=rf"job {job.id} is done; '{event}' is for processing jobs"):
+            queue.update_status(job.id, word)
 
 
 def test_what_is_no_number_is_no_job(queue: Queue) -> None:
@@ -172,12 +175,13 @@ def test_taking_a_running_job_for_another_never_makes_more_deliveries_than_its_l
 
 
 def test_a_crash_by_word_backs_off_and_at_the_limit_fails(make_queue: MakeQueue, clock: FakeClock) -> None:
-    q = make_queue(queue_backoff_seconds=8)
+    q = make_queue(queue_backoff_seconds=8, actor="operator@here")
     q.enqueue("x", max_attempts=2)
     claim(q)
     job = q.update_status(1, "crashed")
     assert (job.status, job.attempts) == ("pending", 1)
     assert clock.now() <= job.run_at <= clock.now() + timedelta(seconds=8)
+    assert (job.error, q.events(1)[0].actor) == ("reported as crashed", "operator@here")
     clock.advance(8)
     claim(q)
     assert (q.update_status(1, "crashed").status, q.get_job(1).attempts) == ("failed", 2)

@@ -90,6 +90,17 @@ def test_many_are_completed_together_or_not_at_all(queue: Queue) -> None:
     queue.complete_many([])
 
 
+def test_jobs_of_different_attempts_are_completed_together(queue: Queue) -> None:
+    queue.enqueue_many(["again", "first"], max_attempts=3)
+    for _ in range(2):
+        queue.fail(claim(queue), "broken", delay=0)
+    again, first = queue.dequeue_many(WORKER)
+    assert (again.attempts, first.attempts) == (3, 1)
+    assert queue.exchange(WORKER, settled=[Done(again, "again"), Done(first, "first")]).lost == []
+    assert [(job.status, job.result) for job in queue.list_jobs()] == [("done", "again"), ("done", "first")]
+    assert queue.tally_drift() == {}
+
+
 def test_an_error_brings_the_job_back_after_a_back_off(make_queue: MakeQueue, clock: FakeClock) -> None:
     q = make_queue(queue_backoff_seconds=8)
     q.enqueue("x", max_attempts=20)
@@ -116,6 +127,8 @@ def test_a_failure_may_say_when_to_come_back(queue: Queue, clock: FakeClock, del
     queue.fail(claim(queue), "busy", delay=delay)
     wait = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
     assert queue.get_job(1).run_at == clock.now() + wait
+    if wait:
+        assert queue.dequeue(WORKER) is None
     clock.advance(wait)
     assert claim(queue).attempts == 2
 
@@ -157,7 +170,11 @@ def test_a_permanent_failure_needs_no_further_attempt(queue: Queue) -> None:
     assert "no such user" in (job.error or "")
 
 
-@pytest.mark.parametrize("error", ["a\0b", "\ud800", "x" * 100_000, "\x1b[2J", "", ValueError("\udcff\0")], ids=ascii)
+@pytest.mark.parametrize(
+    "error",
+    ["a\0b", "\ud800", "x" * 100_000, "\x1b[2J", "", ValueError("\udcff\0")],
+    ids=["NUL", "surrogate", "long", "escape", "empty", "exception"],
+)
 def test_any_error_can_be_kept(queue: Queue, error: BaseException | str) -> None:
     queue.enqueue("x")
     queue.fail(claim(queue), error)
@@ -185,6 +202,7 @@ def test_renewing_keeps_the_job_past_its_lease(queue: Queue, make_queue: MakeQue
         clock.advance(40)
         job = queue.renew(job)
         assert job.lease_until == clock.now() + timedelta(seconds=60)
+        assert queue.get_job(1) == job
         assert make_queue().recover() == 0
     queue.complete(first)
     assert (queue.get_job(1).status, queue.get_job(1).attempts) == ("done", 1)
@@ -245,8 +263,9 @@ def test_a_lost_lease_writes_nothing(queue: Queue, clock: FakeClock) -> None:
         clock.advance(61)
         steal(queue, job)
         before, events = queue.get_job(job_id), queue.events(job_id)
+        why = f"job {job_id} is {before.status} at fence {before.fence}; the lease had fence {job.fence}"
         for name, settle in SETTLEMENTS.items():
-            with pytest.raises(LeaseLost):
+            with pytest.raises(LeaseLost, match=why):
                 pytest.fail(f"{name} after '{theft}': {settle(queue, job)}")
             assert (queue.get_job(job_id), queue.events(job_id)) == (before, events), (theft, name)
         queue.delete_job(job_id, force=True)
@@ -257,7 +276,7 @@ def test_a_deleted_job_is_not_found(queue: Queue, settlement: str) -> None:
     queue.enqueue("x")
     job = claim(queue)
     assert queue.delete_jobs(force=True) == 1
-    with pytest.raises(JobNotFound):
+    with pytest.raises(JobNotFound, match=rf"\bid {job.id}\b"):
         SETTLEMENTS[settlement](queue, job)
 
 

@@ -196,17 +196,18 @@ def test_every_process_is_counted(make_queue: MakeQueue, clock: FakeClock) -> No
 
 
 def test_a_lease_that_was_lost_counts_for_nobody(queue: Queue, clock: FakeClock) -> None:
-    queue.enqueue_many(["a", "b", "c"])
-    lost, kept, refused = queue.dequeue_many(WORKER)
+    queue.enqueue_many(list("abcde"))
+    lost, kept, late, broken, refused = queue.dequeue_many(WORKER)
     queue.cancel(lost.id)
     queue.cancel(refused.id)
     clock.advance(2)
-    assert queue.exchange(WORKER, settled=[Done(lost), Done(kept)]).lost == [lost]
+    settled = [Done(lost), Done(kept), Failed(late, "late"), Failed(broken, "broken", permanent=True)]
+    assert queue.exchange(WORKER, settled=settled).lost == [lost]
     clock.advance(2)
     with pytest.raises(LeaseLost):
         queue.complete(refused)
     queue.close()
-    assert ended(queue) == (1, 0)
+    assert ended(queue) == (1, 2)
 
 
 def test_a_settlement_that_is_repeated_counts_once(queue: Queue, clock: FakeClock) -> None:

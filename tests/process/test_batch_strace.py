@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,5 @@ def test_the_file_then_its_folder_then_the_name_then_the_folder(calls):
     journals = [name for name in steps if name.endswith("-journal")]
     assert journals
     assert all(name.startswith("loading_") for name in journals)
+    # That it is there, and that it is gone, is as durable as what is in it.
+    assert {after for name, after in pairwise(steps) if name in journals} == {"q", first}

@@ -267,7 +267,7 @@ def test_a_disk_that_cannot_be_read_now_puts_nothing_aside(tmp_path, sound, monk
     def read_with(place, name, replacement):
         with monkeypatch.context() as broken, BatchReader(tmp_path / "spool", "q") as reader:
             broken.setattr(place, name, replacement)
-            with pytest.raises(persistq.DatabaseUnavailable):
+            with pytest.raises(persistq.DatabaseUnavailable, match=str(tmp_path / "spool" / "q" / "unload_")):
                 reader.get()
         assert not names(tmp_path / "spool", "invalid_")
 

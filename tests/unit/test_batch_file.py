@@ -1,6 +1,7 @@
 """A batch file: what is shown of it, how far it was consumed, what a kill left of it, and what errors mean."""
 
 import os
+import re
 import shutil
 import sqlite3
 import zlib
@@ -10,7 +11,7 @@ import pytest
 from support.batches import drain, fill, names
 
 from persistq import DatabaseUnavailable, batch
-from persistq.batch import file
+from persistq.batch import file, image
 from persistq.batch.file import Batch, Block, Ledger
 from persistq.batch.spool import Damaged
 from persistq.errors import DiskFull
@@ -68,6 +69,11 @@ def test_items_of_json_are_shown_without_being_loaded(tmp_path):
     assert batch.show(tmp_path, "q", names(tmp_path)[0], 1, 2) == [(1, '{"b":1}'), (2, '["ü"]')]
 
 
+def test_a_lone_surrogate_keeps_no_item_from_being_shown(tmp_path):
+    fill(tmp_path, ["\ud800", "plain"])
+    assert batch.show(tmp_path, "q", names(tmp_path)[0]) == [(0, '"\ufffd\ufffd\ufffd"'), (1, '"plain"')]
+
+
 def test_an_old_file_is_read_in_blocks_of_a_thousand(tmp_path):
     (tmp_path / "q").mkdir(mode=0o700)
     path = tmp_path / "q" / "ready_1700000001_0b5a8f2e-7d54-4b5e-9a53-6a1d7c2f7e10.db"
@@ -82,6 +88,23 @@ def test_an_old_file_is_read_in_blocks_of_a_thousand(tmp_path):
     found.close()
     assert batch.show(tmp_path, "q", path.name, 1999, 5) == [(1999, '"1999"'), (2000, '"2000"')]
     assert drain(tmp_path) == [str(n) for n in range(2001)]
+
+
+OLD = "CREATE TABLE logs (log_data json)"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "CREATE TABLE other (a)", "CREATE VIEW logs AS SELECT 1 AS log_data", f"{OLD}; CREATE TABLE other (a)",
+        f"{OLD}; CREATE TRIGGER sly AFTER INSERT ON logs BEGIN DELETE FROM logs; END",
+    ],
+)  # fmt: skip
+def test_a_file_of_other_tables_is_no_batch(tmp_path, schema):
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.executescript(schema)
+    with pytest.raises(Damaged, match=r"^its tables are not those of a batch$"):
+        Batch(str(tmp_path / "other.db"))
 
 
 # Blocks
@@ -122,6 +145,32 @@ def test_what_is_appended_is_as_what_was_there_from_the_beginning(made):
             rows[-1] = rows[-1].fetchall()
             connection.close()
         assert rows[0] == rows[1]
+
+
+def test_what_was_written_in_one_piece_is_read_without_sqlite(made, monkeypatch):
+    path, handle = made(blocks_of("[1,2]", "[3]"))
+    monkeypatch.setattr(sqlite3, "connect", failing(sqlite3.SQLITE_NOMEM))
+    assert opened(path, handle) == [[1, 2], [3]]
+
+
+def test_a_text_that_was_changed_in_place_is_damage(made):
+    path, handle = made(blocks_of("[1,2]", '["three"]'))
+    with open(path, "rb") as written:
+        os.pwrite(handle, b"tree!", written.read().index(b"three"))
+    with pytest.raises(Damaged, match=r"^block 2 is not what was written$"):
+        opened(path, handle)
+
+
+@pytest.mark.parametrize(("first", "count", "in_footer"), [(7, 1, True), (1, 0, False), (1, 0, True), (0, 1, True)])
+def test_a_block_out_of_place_is_damage_even_if_the_footer_fits(made, first, count, in_footer):
+    path, handle = made([])
+    good = Ledger().next_block("json", b"[1]", 1)
+    odd = Ledger(1, first).next_block("json", b"[2]", count)
+    rows = [(block.id, (None, *block[1:], data), True) for block, data in ((good, b"[1]"), (odd, b"[2]"))]
+    footer = file.ledger_of([good, odd] if in_footer else [good])
+    image.write(handle, (file.BLOCK_TABLE, file.FOOTER_TABLE), file.APPLICATION, (rows, [(1, footer, False)]))
+    with pytest.raises(Damaged, match=r"^block 2 is missing or not where it was$"):
+        opened(path, handle)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +248,29 @@ def test_progress_is_kept_in_the_documented_place(made):
             assert mine.progress == number - 1
 
 
+def test_progress_has_room_for_the_largest_batch(made):
+    path, handle = made([("json", b"[1]", file.MAX_ITEMS)])
+    file.write_progress(handle, file.MAX_ITEMS)
+    for own in (None, handle):
+        with closing(Batch(path, own)) as found:
+            assert (found.items, found.progress) == (file.MAX_ITEMS, file.MAX_ITEMS)
+
+
+def test_progress_that_cannot_be_kept_is_told_with_the_file_s_name(made):
+    path, _ = made(blocks_of("[1]"))
+    with open(path, "rb") as read_only, closing(Batch(path, read_only.fileno())) as found:
+        with pytest.raises(DatabaseUnavailable, match=re.escape(path)):
+            found.save(1)
+        assert found.progress == 0
+
+
+def test_a_file_too_short_for_a_progress_is_damage(made):
+    _, handle = made(blocks_of("[1]"))
+    os.truncate(handle, 63)
+    with pytest.raises(Damaged, match=r"^it ends before its progress$"):
+        file.read_progress(handle)
+
+
 # What a kill left
 
 
@@ -218,6 +290,15 @@ def test_what_was_committed_is_completed(made):
         assert (found.items, len(found.blocks), found.complete) == (3, 2, True)
     assert ledger == ledger_in(path)
     assert opened(path) == [[1, 2], [3]]
+
+
+def test_of_very_many_blocks_none_is_lost(made, long):
+    number = (1 << 20) + 2 if long else 2000
+    path, handle = made([("json", b"[1]", 1)] * number, complete=False)
+    assert file.salvage(path, handle).items == number
+    for own in (None, handle):
+        with closing(Batch(path, own)) as found:
+            assert found.items == number
 
 
 def test_what_is_complete_is_left_as_it_is(made):
@@ -279,7 +360,8 @@ def test_a_transaction_that_a_kill_cut_off_is_undone(made, tmp_path):
 
 def sqlite_error(code):
     error = sqlite3.OperationalError("SQLite's words")
-    error.sqlite_errorcode = code
+    if code is not None:
+        error.sqlite_errorcode = code
     return error
 
 
@@ -318,15 +400,16 @@ def test_an_error_of_a_write_says_what_it_means(made, monkeypatch, code, room, e
     [
         (sqlite3.SQLITE_BUSY, True), (sqlite3.SQLITE_LOCKED, True), (sqlite3.SQLITE_NOMEM, True),
         (sqlite3.SQLITE_IOERR_READ, True), (sqlite3.SQLITE_CANTOPEN, True),
-        (sqlite3.SQLITE_CORRUPT, False), (sqlite3.SQLITE_NOTADB, False), (0, False),
+        (sqlite3.SQLITE_CORRUPT, False), (sqlite3.SQLITE_NOTADB, False), (0, False), (None, False),
     ],
 )  # fmt: skip
 def test_an_error_of_a_read_tells_the_machine_s_trouble_from_damage(made, monkeypatch, code, passes):
-    path, _ = made(blocks_of("[1]"))
+    path, handle = made(blocks_of("[1]"))
     monkeypatch.setattr(sqlite3, "connect", failing(code))
-    with pytest.raises(DatabaseUnavailable if passes else Damaged) as refusal:
-        Batch(path)
-    assert (f"{path}: SQLite's words" if passes else "SQLite says: SQLite's words") in str(refusal.value)
+    for read in (lambda: Batch(path), lambda: file.salvage(path, handle)):
+        with pytest.raises(DatabaseUnavailable if passes else Damaged) as refusal:
+            read()
+        assert (f"{path}: SQLite's words" if passes else "SQLite says: SQLite's words") in str(refusal.value)
 
 
 def test_a_file_is_opened_to_be_read_and_trusts_nothing_in_it(made):
