@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator
 
 from ..model import JobStatus
 
-REVISION = "0004"
+REVISION = "0005"
 """The Alembic revision that this version works with."""
 
 VERSION_TABLE = "persistq_version"
