@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,9 @@ def test_consumers_are_quieted_stopped_and_forgotten(q: Queue, start: Start) -> 
     def wish() -> str | None:
         return q.consumers()[0].wish
 
+    def row_says(state: str) -> bool:
+        return state in shown.cursor_row()
+
     shown = start()
     shown.go("5", "Consumers", "bob")
     for key, word, meant in (("Q", "quiet", "quiet"), ("Q", "resume", None), ("T", "stop", "stop")):
@@ -313,7 +317,8 @@ def test_consumers_are_quieted_stopped_and_forgotten(q: Queue, start: Start) -> 
         shown.press("y")
         shown.until(f"{word}: 1 told")
         assert wish() == meant
-        shown.until(meant or "alive")
+        # The message comes before the look that follows it, and the next key means what the row says.
+        shown.wait(partial(row_says, meant or "alive"), f"a row that is {meant or 'alive'}")
     shown.go("X", "forget the consumers that have not been seen for 1h?")
     shown.press("y")
     shown.until("prune: 0 forgotten")
