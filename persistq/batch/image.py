@@ -8,7 +8,7 @@ the page with the schema is SQLite's own.
 import os
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 LARGE, SMALL = 32_768, 4096
@@ -43,7 +43,8 @@ def write(handle: int, schema: Sequence[str], application: int, tables: Sequence
     roots = [pages.table(rows) for rows in tables]
     first = bytearray(template(tuple(schema), application, size))
     first[_PAGE_COUNT_OFFSET : _PAGE_COUNT_OFFSET + 4] = _U32.pack(_FIRST_FREE - 1 + pages.count)
-    os.ftruncate(handle, 0)
+    if os.fstat(handle).st_size:  # else not: ext4 begins to write a file that was truncated out when it is closed
+        os.ftruncate(handle, 0)
     _write_all(handle, [memoryview(first)[HEADER:], *roots, *pages.parts], HEADER)
     _write_all(handle, [memoryview(first)[:HEADER]], 0)
 
@@ -148,14 +149,10 @@ def _record(columns: Sequence[Column], as_text: bool) -> tuple[bytes, bytes | me
 
 def _varint(number: int) -> bytes:
     """Return a number below 2**56 in groups of seven bits, the highest first."""
-    groups = list(_groups(number))
-    return bytes([group | 0x80 for group in groups[:0:-1]] + [groups[0]])
-
-
-def _groups(number: int) -> Iterator[int]:
-    yield number & 0x7F
+    groups = [number & 0x7F]
     while number := number >> 7:
-        yield number & 0x7F
+        groups.append(number & 0x7F | 0x80)
+    return bytes(groups[::-1])
 
 
 @cache
