@@ -121,12 +121,14 @@ class BatchReader:
 
     def blocks(self) -> Iterator[list[Any]]:
         """Yield the items in lists, a block at a time; a block is consumed when the next one is asked for."""
-        for run in self._runs():
-            yield list(run)
+        if left := list(self._items):
+            yield left
+        while (items := self._next_items(self._wait)) is not None:
+            yield items
 
     def get_block(self, timeout: Seconds = 0) -> list[Any]:
         """Return what is left of the block in hand, or the next one; an empty list if none comes in time."""
-        return list(self._items) or (list(self._items) if self._next_block(seconds(timeout)) else [])
+        return list(self._items) or self._next_items(seconds(timeout)) or []
 
     def release(self, unconsumed: int = 0) -> bool:
         """Give the batch in hand back, what was consumed of it kept in mind; return whether there was one.
@@ -176,28 +178,32 @@ class BatchReader:
             yield self._items
 
     def _next_block(self, patience: float) -> bool:
-        """Count the block in hand as consumed and take the next one; return False if none comes in time."""
+        """Go on with the next block; return False if none comes in time."""
+        items = self._next_items(patience)
+        self._items = iter(items or ())
+        return items is not None
+
+    def _next_items(self, patience: float) -> list[Any] | None:
+        """Count the block in hand as consumed and hand the next one out; return None if none comes in time."""
         if self._closed:
             raise ConfigError("this reader is closed; make another one")
         while True:
             if self._held is None and not self._claim_within(patience):
-                return False
+                return None
             held = self._held
             if held is None:
                 continue
             try:
                 if held.is_past_suspects():
                     self._rename(held, held.name.become(BatchStatus.UNLOAD, self._owner))
-                if not held.advance():
-                    if not self.auto_release:
-                        return False
-                    self._settle(held.batch.items)
-                    continue
+                if (items := held.advance()) is not None:
+                    return items
             except Damaged as damage:
                 self._put_aside(held, str(damage))
                 continue
-            self._items = iter(held.items)
-            return True
+            if not self.auto_release:
+                return None
+            self._settle(held.batch.items)
 
     def _position(self) -> int:
         """Return how many items of the batch in hand have been handed out."""
@@ -315,13 +321,12 @@ class BatchReader:
 
 
 class _Held:
-    """The batch in hand, with the block that is being handed out."""
+    """The batch in hand, and how far its blocks have been handed out."""
 
     def __init__(self, name: BatchName, handle: int, batch: Batch) -> None:
         self.name, self.handle, self.batch = name, handle, batch
         #: Number of the first item that this reader hands out, and of the first after those in hand.
         self.begun = self.end = batch.progress
-        self.items: list[Any] = []
         #: The blocks after the one in hand.
         self._blocks = deque(block for block in batch.blocks if block.first + block.number > self.begun)
         #: What is left of a block whose items are handed out one by one, and where that block ends.
@@ -330,30 +335,28 @@ class _Held:
         if name.deaths and self._blocks:
             self._suspects_end = self._blocks[0].first + self._blocks[0].number
 
-    def advance(self) -> bool:
-        """Save that what is in hand is consumed and load what comes next; return False when there is nothing.
+    def advance(self) -> list[Any] | None:
+        """Save that what is in hand is consumed and load what comes next; return None when there is nothing.
 
         Of the last block nothing is saved: the batch is about to be deleted.
         """
         if not (self._suspects or self._blocks):
-            return False
-        if not self._suspects:
-            items = self._load(self._blocks[0])
-        if self.items:
+            return None
+        items = [] if self._suspects else self._load(self._blocks[0])
+        if self.end > self.begun:
             self.batch.save(self.end)
         if not self._suspects:
             block = self._blocks.popleft()
             if block.first + block.number != self._suspects_end:
-                self.items, self.end = items, block.first + block.number
-                return True
+                self.end = block.first + block.number
+                return items
             self._suspects.extend(items)
-        self.items = [self._suspects.popleft()]
         self.end += 1
-        return True
+        return [self._suspects.popleft()]
 
     def is_past_suspects(self) -> bool:
         """Return whether those of the block are consumed that a reader has died with, and more come after it."""
-        return bool(self.name.deaths and self.items and self._blocks and not self._suspects)
+        return bool(self.name.deaths and self.end > self.begun and self._blocks and not self._suspects)
 
     def given_back(self, position: int) -> BatchName:
         """Return the name of the batch, ready again, when it was consumed so far and nobody has died."""

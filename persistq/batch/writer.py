@@ -146,7 +146,8 @@ class BatchWriter:
         taken = 0
         try:
             while taken < len(rest):
-                some = rest[taken : taken + max(1, self._limit - len(self._items))]
+                room = max(1, self._limit - len(self._items))
+                some = rest[taken : taken + room] if taken or len(rest) > room else rest
                 if self._are_short(some):
                     if not self._extend(some):
                         break
@@ -247,6 +248,9 @@ class BatchWriter:
         with self._changed:
             if self._append == self._admit and not self._make_room():
                 return False
+            if len(items) == self._block_items == self._limit and not self._items:
+                self._end_block(items)
+                return True
             self._items += items
             if len(self._items) >= self._limit:
                 self._end_block()
@@ -306,15 +310,16 @@ class BatchWriter:
                 self._start_timer()
         return self._file
 
-    def _end_block(self) -> None:
-        """Take full blocks out of the list, and hand over the batch when it is full.
+    def _end_block(self, whole: list[Any] | None = None) -> None:
+        """Take a block that came as one and full blocks out of the list, and hand over the batch when it is full.
 
         It raises nothing: the items are in memory, and the next ``add`` will meet the trouble before it takes any.
         """
         with self._changed:
             try:
-                while len(self._items) >= self._limit:
-                    self._take()
+                while whole or len(self._items) >= self._limit:
+                    self._take(whole)
+                    whole = None
                     if self._is_full():
                         self._finish()
                     elif self._pending_bytes >= _PENDING_BYTES:
@@ -325,16 +330,18 @@ class BatchWriter:
                 self._append = self._admit
                 _log.warning("%s; the next add tries again", error)
 
-    def _take(self) -> bool:
-        """Make what is in the list, up to the end of a block and of the batch, into a block."""
-        number = min(len(self._items), self._block_items, self.max_items - self._counted)
-        if number <= 0:
+    def _take(self, whole: list[Any] | None = None) -> bool:
+        """Make items into a block: ``whole``, or what is in the list up to the end of a block and of the batch."""
+        items = whole or self._items[: max(0, min(self._block_items, self.max_items - self._counted))]
+        if not items:
             return False
-        form, data = blocks.encode(self._items[:number])
+        number = len(items)
+        form, data = blocks.encode(items)
         if self._pack:
             form, data = self._pack(form, data)
         self._pending.append((form, self._memory.keep(data), number))
-        del self._items[:number]
+        if not whole:
+            del self._items[:number]
         self._counted += number
         self._bytes += len(data)
         self._pending_bytes += len(data)
