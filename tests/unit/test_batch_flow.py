@@ -218,6 +218,26 @@ def test_get_iteration_and_blocks_go_on_from_one_another(tmp_path):
         assert reader.get_block() == []
 
 
+def test_a_list_is_its_owners_again_after_the_call(tmp_path: Path) -> None:
+    given = [f"item {n}" for n in range(12)]
+    with BatchWriter(tmp_path, max_items=9, block_items=3) as writer:
+        for start in range(0, 12, 3):
+            some = given[start : start + 3]
+            assert writer.add_many(some) == 3  # a whole block
+            some.clear()
+    reader = BatchReader(tmp_path)
+    blocks = reader.blocks()
+    for start in (0, 3):
+        block = next(blocks)
+        assert block == given[start : start + 3]
+        block.clear()
+    assert reader.place is not None
+    assert reader.place[1] == 6
+    del reader, blocks  # without close, as if it had died: what was saved is the end of the first block
+    with BatchReader(tmp_path) as another:
+        assert list(another) == given[3:]
+
+
 def test_a_closed_reader_gives_back_what_it_did_not_hand_out(tmp_path):
     fill(tmp_path, range(10), block_items=4)
     with BatchReader(tmp_path, "q") as reader:
