@@ -15,8 +15,10 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Text,
     any_,
     bindparam,
+    cast,
     func,
     literal_column,
     select,
@@ -48,7 +50,7 @@ def among(kind: str, column: Column[Any]) -> ColumnElement[bool]:
     if kind == "sqlite":
         return column.in_(select(func.json_each(bindparam("ids")).table_valued("value").c.value))
     if kind == "postgresql":
-        return column == any_(bindparam("ids", type_=ARRAY(BigInteger)))
+        return column == any_(cast(bindparam("ids", type_=Text), ARRAY(BigInteger)))
     return column.op("IN", is_comparison=True)(literal_column(f"({_IDS})"))
 
 
@@ -173,7 +175,8 @@ def _place_ids(kind: str, sql: str, values: dict[str, Any]) -> str:
     if kind == "sqlite":
         values["ids"] = ids[0] if len(ids) == 1 else f"[{','.join(map(str, ids))}]"
         return sql
-    if kind == "postgresql":
+    if kind == "postgresql":  # an array as text, for the driver looks at each element of a list
+        values["ids"] = f"{{{','.join(map(str, ids))}}}"
         return sql
     del values["ids"]
     return sql.replace(_IDS, ",".join(map(str, map(int, ids))) or "NULL")
