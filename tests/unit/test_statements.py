@@ -48,7 +48,7 @@ def sql_of(kind: str, statement: Any) -> str:
     [
         ("sqlite", "jobs.id IN (SELECT value FROM json_each(?) AS anon_1)"),
         (ONE, "jobs.id = ?"),
-        ("postgresql", "jobs.id = ANY (%(ids)s::BIGINT[])"),
+        ("postgresql", "jobs.id = ANY (CAST(%(ids)s::VARCHAR AS BIGINT[]))"),
         ("mysql", "jobs.id IN (/*ids*/)"),
     ],
 )
@@ -73,7 +73,7 @@ def test_any_number_of_ids_is_one_statement(kind: str, ids: list[int]) -> None:
         assert f"IN ({','.join(map(str, ids)) or 'NULL'})" in sql
         assert ids not in given
     elif kind == "postgresql":
-        assert ids in given
+        assert f"{{{','.join(map(str, ids))}}}" in given
     else:
         assert (ids[0] if len(ids) == 1 else str(ids).replace(" ", "")) in given
 
