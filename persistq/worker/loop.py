@@ -21,7 +21,7 @@ GATHER_SECONDS = 0.01
 STALE_SECONDS = 1.0
 """Work that has waited so long for a thread is given back: what runs before it is slower than was measured."""
 
-LOOK_SECONDS = 0.001
+LOOK_SECONDS = 0.0004
 """Until the first look at a doorbell with a descriptor, and twice as long until each further one: a commit may ring
 before it can be seen, while it is still being made durable."""
 

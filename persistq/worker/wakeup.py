@@ -2,6 +2,7 @@
 
 import os
 import select
+import time
 from contextlib import suppress
 from typing import Self
 
@@ -31,6 +32,9 @@ class Wakeup:
 
     def sleep(self, seconds: float, bell: int | None = None) -> bool:
         """Sleep until woken, until ``bell`` is readable, or for ``seconds``; return whether it was the bell."""
+        if seconds < _FINEST:
+            time.sleep(max(0.0, seconds))
+            seconds = 0
         poll = select.poll()
         own = self._ends[0] if self._ends else None
         for descriptor in (own, bell):
@@ -42,5 +46,5 @@ class Wakeup:
         return bell in ready
 
 
-_LONGEST = 86_400.0
-"""Seconds: poll takes its milliseconds as a C int."""
+_FINEST, _LONGEST = 0.001, 86_400.0
+"""Seconds: poll takes whole milliseconds, rounded up, as a C int. What is shorter is slept, and nobody wakes it."""
