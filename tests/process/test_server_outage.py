@@ -173,7 +173,7 @@ def test_a_partition_under_load(own_yard, long, after):
 
 @each_server
 @pytest.mark.needs("root")
-@pytest.mark.needs("ip")
+@pytest.mark.needs("ip", "nsenter")
 def test_a_partition_in_which_packets_vanish_under_load(own_yard, long):
     yard = own_yard()
     with island() as place, Proxy(yard.server.port, place.host) as proxy:

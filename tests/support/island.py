@@ -17,8 +17,9 @@ class Island:
         #: This machine, as the island sees it. The addresses are of a range that is kept for tests of networks.
         self.host = f"198.18.{number}.1"
         self._own = f"198.18.{number}.2"
-        #: What to put before a command that is to run on the island.
-        self.before = ("ip", "netns", "exec", name)
+        #: What to put before a command that is to run on the island. Not ``ip netns exec``, which gives it a copy of
+        #: every mount as well: a file system that another test unmounts meanwhile would live on in the copy.
+        self.before = ("nsenter", f"--net=/run/netns/{name}")
 
     def pull(self) -> None:
         """Pull the cable: nothing gets through, and nobody is told."""
