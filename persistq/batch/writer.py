@@ -146,8 +146,8 @@ class BatchWriter:
         taken = 0
         try:
             while taken < len(rest):
-                room = max(1, self._limit - len(self._items))
-                some = rest[taken : taken + room] if taken or len(rest) > room else rest
+                # A copy, which no other thread of the caller's can change between the look at it and its block.
+                some = rest[taken : taken + max(1, self._limit - len(self._items))]
                 if self._are_short(some):
                     if not self._extend(some):
                         break
