@@ -121,7 +121,7 @@ class PersistentQSQLAlchemy(Operations, PersistentQInterface):
         if not given:
             return []
         now = self.database.now()
-        if shape.unique_key is None and not any(isinstance(one, NewJob) for one in given):
+        if shape.unique_key is None and not any(issubclass(kind, NewJob) for kind in set(map(type, given))):
             runs = [run_of(cast("list[str]", given), shape, self.settings, now)]
         else:
             new = [one if isinstance(one, NewJob) else shape.evolve(item=one) for one in given]

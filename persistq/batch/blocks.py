@@ -16,13 +16,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from .. import codec
 from ..codec import MAX_DEPTH, dumps
 from ..errors import ConfigError, PayloadError
 
-try:
-    import orjson
-except ImportError:
-    orjson = None  # type: ignore[assignment]
+orjson = codec.orjson()
 
 T = TypeVar("T")
 

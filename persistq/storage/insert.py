@@ -1,12 +1,12 @@
 """New jobs: one, or many by the fastest road that each database has."""
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, literal_column, select, text
 
+from .. import codec
 from . import tallies
 from .rows import Run
 from .schema import jobs
@@ -110,7 +110,7 @@ _JSON = Statement(
 
 
 def _insert_json(connection: Connection, run: Run) -> list[int]:
-    cursor = _JSON.run(connection, **run.shared, items=json.dumps(run.items, ensure_ascii=False))
+    cursor = _JSON.run(connection, **run.shared, items=codec.dumps_texts(run.items))
     last = int(cursor.lastrowid)
     cursor.close()
     # The one writer there is gets ids without gaps.

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistq import ConfigError, PayloadError, dumps, loads
-from persistq.codec import check_int, check_name, check_text, storable
+from persistq import ConfigError, PayloadError, codec, dumps, loads
+from persistq.codec import check_int, check_name, check_text, check_texts, dumps_texts, storable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -27,6 +27,23 @@ def nested(depth: int) -> Any:
 @given(JSON)
 def test_a_json_value_survives(value: Any) -> None:
     assert loads(dumps(value)) == value
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["orjson", "stdlib"])
+@given(texts=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
+def test_texts_survive_together(installed: bool, texts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        if not installed:
+            patched.setattr(codec, "orjson", lambda: None)
+        assert json.loads(dumps_texts(check_texts("an item", texts, 100_000))) == texts
+
+
+@pytest.mark.parametrize(("text", "size"), [("x" * 9, 9), ("é" * 9, 18), ("😀", 4)], ids=["ascii", "two bytes", "four"])
+def test_a_text_among_others_is_measured_in_bytes(text: str, size: int) -> None:
+    texts = ["short", text]
+    assert check_texts("an item", texts, max(5, size)) == texts
+    with pytest.raises(PayloadError, match=f"{size} bytes"):
+        check_texts("an item", ["x", text], size - 1)
 
 
 @given(st.dictionaries(st.sampled_from(["1", 1, "true", True, "null", None, "x"]), st.integers()))
