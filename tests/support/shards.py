@@ -98,7 +98,9 @@ class World:
         return made
 
     async def let_pass(self, seconds: float) -> None:
-        """Let time pass. A Redis server goes by its own clock: there, what is kept becomes so much older."""
+        """Let time pass. A Redis server goes by its own clock: there, what is kept becomes so much older, and as
+        much as the machine took since; so what is not yet to happen needs some seconds of leeway.
+        """
         self.clock.advance(seconds)
         if self.kind not in STORES:
             for made in self._made:
