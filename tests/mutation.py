@@ -28,6 +28,7 @@ TARGETS = {
     "persistq/retry.py": ("unit/test_retry.py",),
     "persistq/storage/jobs.py": (
         "contract/test_look.py", "contract/test_operate.py", "contract/test_operate_transfer.py",
+        "contract/test_search.py",
         "contract/test_settle.py::test_a_lost_lease_writes_nothing",
         "contract/test_settle.py::test_a_deleted_job_is_not_found",
         "contract/test_settle.py::test_a_completed_job_is_done_with_its_result",
