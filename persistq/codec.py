@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from .errors import ConfigError, JobNotFound, PayloadError
@@ -96,9 +95,10 @@ def dumps_texts(texts: list[str]) -> str:
 def orjson() -> Any:
     """Return the module orjson, or None where it is not installed. To import it takes longer than most commands do."""
     try:
-        return import_module("orjson")
+        import orjson as found
     except ImportError:
         return None
+    return found
 
 
 def check_name(kind: str, name: object) -> str:

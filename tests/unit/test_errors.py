@@ -5,9 +5,8 @@ import pytest
 import persistq
 from persistq.errors import describe
 
-ERRORS = [
-    value for value in vars(persistq).values() if isinstance(value, type) and issubclass(value, persistq.PersistQError)
-]
+PUBLIC = [getattr(persistq, name) for name in persistq.__all__]
+ERRORS = [one for one in PUBLIC if isinstance(one, type) and issubclass(one, persistq.PersistQError)]
 
 
 @pytest.mark.parametrize("error", ERRORS)
