@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .interface import Transaction
     from .storage.database import Doorbell
+    from .storage.rows import Run
 
 T = TypeVar("T")
 
@@ -83,14 +84,14 @@ class Door:
         connection: "Transaction | None" = None,
         *,
         adds_jobs: bool = False,
-        one_statement: bool = False,
+        one: "Run | None" = None,
         **fields: Any,
     ) -> T:
         if self.read_only:
             raise ReadOnly(f"{verb} needs a queue that was connected without read_only")
         with span(f"queue.{verb}", **fields):
             if connection is None:
-                return self.database.write(work, adds_jobs=adds_jobs, one_statement=one_statement)
+                return self.database.write(work, adds_jobs=adds_jobs, one=one)
             self.database.ready()
             joined = connection_of(connection)
             with self.database.joining(joined):

@@ -146,7 +146,7 @@ class PersistentQSQLAlchemy(Operations, PersistentQInterface):
         single = len(runs) == 1 and len(runs[0].items) == 1 and runs[0].unique_key is None and not carried
         return self._write(
             "enqueue", work, connection, adds_jobs=True, jobs=sum(len(run.items) for run in runs),
-            one_statement=single and not self.settings.queue_max_pending,
+            one=runs[0] if single and not self.settings.queue_max_pending else None,
         )  # fmt: skip
 
     def _check_room(self, conn: "Connection") -> None:

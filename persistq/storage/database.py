@@ -16,6 +16,7 @@ from ..errors import ConfigError, DatabaseUnavailable, PersistQError
 from ..settings import Settings
 from . import migrate
 from .now import Now
+from .rows import Run
 from .statements import kind_of
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ class Database(ABC):
                 return work(connection)
 
     @abstractmethod
-    def write(self, work: Work[T], *, adds_jobs: bool = False, one_statement: bool = False) -> T:
+    def write(self, work: Work[T], *, adds_jobs: bool = False, one: Run | None = None) -> T:
         """Return what ``work`` did once it is committed. It may be called again after a failure.
 
-        ``one_statement`` says that it consists of one on a server, which needs no transaction around it.
+        ``one`` is the job that it adds and whose id, in a list, it returns, when that is all it does: one statement
+        on a server, which needs no transaction around it; on SQLite one for all who add theirs at the same moment.
 
         Raises:
             DatabaseUnavailable, SchemaMismatch, QueueFull: nothing was written.

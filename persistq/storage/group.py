@@ -7,18 +7,19 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ..errors import OutcomeUnknown
+from .rows import Run
 
 
 class Call:
     """One caller's work, and what became of it."""
 
-    __slots__ = ("adds_jobs", "adds_one", "error", "gate", "leads", "over", "result", "work")
+    __slots__ = ("adds_jobs", "error", "gate", "leads", "one", "over", "result", "work")
 
-    def __init__(self, work: Callable[[Connection], Any], *, adds_jobs: bool, adds_one: bool) -> None:
+    def __init__(self, work: Callable[[Connection], Any], *, adds_jobs: bool, one: Run | None) -> None:
         self.work = work
         self.adds_jobs = adds_jobs
-        #: All that it does is to add one job.
-        self.adds_one = adds_one
+        #: The job that it adds, when that is all it does; its result is then the list of that job's id.
+        self.one = one
         self.result: Any = None
         self.error: BaseException | None = None
         self.over = False
@@ -46,9 +47,9 @@ class Group:
         self._waiting: list[Call] = []
         self._led = False
 
-    def call(self, work: Callable[[Connection], Any], *, adds_jobs: bool, adds_one: bool = False) -> Any:
+    def call(self, work: Callable[[Connection], Any], *, adds_jobs: bool, one: Run | None = None) -> Any:
         """Return what ``work`` did once its group is committed."""
-        call = Call(work, adds_jobs=adds_jobs, adds_one=adds_one)
+        call = Call(work, adds_jobs=adds_jobs, one=one)
         try:
             with self._lock:
                 self._waiting.append(call)

@@ -1,6 +1,7 @@
 """New jobs: one, or many by the fastest road that each database has."""
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -36,6 +37,14 @@ def insert_run(connection: Connection, run: Run) -> list[int]:
         ids = [job_id for items in _portions(run.items) for job_id in _insert_rows(connection, run, items)]
     tallies.add(connection, {(run.queue, "pending"): len(ids)})
     return ids
+
+
+def insert_ones(connection: Connection, runs: Sequence[Run]) -> list[int]:
+    """Insert the one job of each run, none with a unique key, into SQLite, and return their ids in the same order."""
+    _ONE.many(connection, [{**run.shared, "item": run.items[0]} for run in runs])
+    ((last,),) = _LAST.rows(connection)
+    tallies.add(connection, Counter((run.queue, "pending") for run in runs))
+    return _ids_until(last, len(runs))
 
 
 def insert_unique(connection: Connection, run: Run) -> tuple[int, bool]:
@@ -99,6 +108,7 @@ def _insert_one(connection: Connection, run: Run) -> int:
     return int(made)
 
 
+_LAST = Statement(lambda _kind: text("SELECT last_insert_rowid()"))
 # One statement over a JSON array: the rows are made inside SQLite, twice as fast as a call for each from Python.
 _JSON = Statement(
     lambda _kind: text(
@@ -111,10 +121,14 @@ _JSON = Statement(
 
 def _insert_json(connection: Connection, run: Run) -> list[int]:
     cursor = _JSON.run(connection, **run.shared, items=codec.dumps_texts(run.items))
-    last = int(cursor.lastrowid)
+    last = cursor.lastrowid
     cursor.close()
-    # The one writer there is gets ids without gaps.
-    return list(range(last - len(run.items) + 1, last + 1))
+    return _ids_until(last, len(run.items))
+
+
+def _ids_until(last: int, number: int) -> list[int]:
+    """Return the last ids of SQLite: the one writer there is gets them without gaps."""
+    return list(range(last - number + 1, last + 1))
 
 
 _ARRAY = Statement(

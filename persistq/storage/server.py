@@ -22,6 +22,7 @@ from ..settings import Settings
 from . import migrate, tallies
 from .database import Database, Work
 from .now import Now, ServerClock
+from .rows import Run
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -130,10 +131,10 @@ class Server(Database):
 
     # Writing
 
-    def write(self, work: Work[Any], *, adds_jobs: bool = False, one_statement: bool = False) -> Any:
+    def write(self, work: Work[Any], *, adds_jobs: bool = False, one: Run | None = None) -> Any:
         """Return what ``work`` did once it is committed; it is repeated when another transaction stood in the way."""
         self.ready()
-        result = self._patiently(work, one_statement=one_statement and self.commits_by_itself)
+        result = self._patiently(work, one_statement=one is not None and self.commits_by_itself)
         if adds_jobs:
             self._added += 1
             if self._added % _CALLS_BETWEEN_FOLDS == 0:

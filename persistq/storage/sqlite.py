@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,9 +18,11 @@ from ..settings import Settings
 from . import migrate, tallies
 from .database import Database, Work, driver_error
 from .group import Call, Group
+from .insert import insert_ones
 from .now import Now
 from .reserve import GROWTH, Reserve
 from .room import Room
+from .rows import Run
 from .sqlite_connections import BUSY, file_of, in_transaction, make_engine, prepare, sqlite_module, wal_is_sound
 from .watch import FileDoorbell
 
@@ -83,13 +84,13 @@ class SQLite(Database):
 
     # Writing
 
-    def write(self, work: Work[Any], *, adds_jobs: bool = False, one_statement: bool = False) -> Any:
+    def write(self, work: Work[Any], *, adds_jobs: bool = False, one: Run | None = None) -> Any:
         """Return what ``work`` did once it is committed, together with what other threads asked for meanwhile.
 
         When the disk is full, a transaction that adds no jobs may use the reserve, so that work
         which was acknowledged can always be finished.
         """
-        return self._group.call(work, adds_jobs=adds_jobs, adds_one=one_statement)
+        return self._group.call(work, adds_jobs=adds_jobs, one=one)
 
     def _run(self, group: Sequence[Call]) -> None:
         with self._writing:
@@ -127,11 +128,12 @@ class SQLite(Database):
         return True
 
     def _each(self, connection: Connection, group: Sequence[Call]) -> None:
-        for adds_one, calls in groupby(group, attrgetter("adds_one")):  # in the order in which they came
-            if adds_one:
-                with tallies.gathered(connection):  # each can fail only as all of them would
-                    for call in calls:
-                        call.result = call.work(connection)
+        for alike, calls in groupby(group, lambda call: call.one is not None):  # in the order in which they came
+            if alike:
+                ones = [(call, call.one) for call in calls if call.one]
+                ids = insert_ones(connection, [one for _, one in ones])  # each can fail only as all of them would
+                for (call, _), job_id in zip(ones, ids, strict=True):
+                    call.result = [job_id]
             else:
                 for call in calls:
                     self._apart(connection, call)
@@ -202,7 +204,7 @@ class SQLite(Database):
         return result
 
     def _needs_no_look(self, group: Sequence[Call]) -> bool:
-        return self._room.is_plentiful() and all(call.adds_one or not call.adds_jobs for call in group)
+        return self._room.is_plentiful() and all(call.one or not call.adds_jobs for call in group)
 
     def _make_room(self) -> None:
         """Return the WAL's space to the disk, and keep the reserve back again.

@@ -3,8 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, text
@@ -20,7 +19,6 @@ FOLDED = 0
 """The slot of the sum."""
 
 PAGE = 5_000
-_GATHERED = "persistq_moves"
 _NONE = dict.fromkeys(map(str, JobStatus), 0)
 _COLUMNS = [tallies.c[status.value] for status in JobStatus]
 LARGEST_SLOT = (1 << 62) - 1
@@ -35,27 +33,8 @@ _FOLD = Statement(_sum)
 _ADD = Statement(lambda kind: _sum(kind) if kind == "sqlite" else insert(tallies))
 
 
-@contextmanager
-def gathered(connection: Connection) -> Iterator[None]:
-    """Write once, at its end, what the block adds on this connection; it may read no counts.
-
-    No call that adds one job does: with ``QUEUE_MAX_PENDING`` set, which asks for them, none counts as such.
-    """
-    moves: Moves = {}
-    connection.info[_GATHERED] = moves
-    try:
-        yield
-    finally:
-        del connection.info[_GATHERED]
-    add(connection, moves)
-
-
 def add(connection: Connection, moves: Mapping[tuple[str, str], int]) -> None:
     """Add to the counts of (queue, status)."""
-    if (gathered := connection.info.get(_GATHERED)) is not None:
-        for key, change in moves.items():
-            gathered[key] = gathered.get(key, 0) + change
-        return
     by_queue: dict[str, dict[str, int]] = {}
     for (queue, status), change in moves.items():
         if change:
