@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +291,21 @@ def test_calls_of_one_moment_share_one_transaction(queue: Queue, commits: Commit
     assert found == ["BEGIN IMMEDIATE", "COMMIT"] * 2
     assert commits.sizes == [1, 10]
     assert [queue.get_job(job_id).item for job_id in ids] == [str(n) for n in range(10)]
+    assert queue.tally_drift() == {}
+
+
+def test_each_of_one_moment_gets_the_job_it_asked_for(queue: Queue, commits: Commits) -> None:
+    asked: list[dict[str, Any]] = [
+        {}, {"queue": "mail", "task": "send", "priority": -7, "max_attempts": 9}, {"timeout": 0.1}, {"delay": 60.5},
+        {"queue": "mail", "run_at": queue.clock.now() + timedelta(days=1)}, {"priority": 7, "timeout": 3},
+    ]  # fmt: skip
+    alone = [queue.get_job(queue.enqueue("\u00fc \U0001f600 '\"", **options)) for options in asked]
+    acts = [partial(queue.enqueue, "\u00fc \U0001f600 '\"", **options) for options in asked]
+    ids = [future.result(WAIT) for future in commits.together(queue, acts)]
+    assert commits.sizes == [1, len(asked)]
+    assert ids == list(range(ids[0], ids[0] + len(ids)))  # in the order in which they came
+    assert [replace(queue.get_job(job_id), id=one.id) for job_id, one in zip(ids, alone, strict=True)] == alone
+    assert queue.counts("mail")["pending"] == 4
     assert queue.tally_drift() == {}
 
 
