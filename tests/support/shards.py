@@ -50,6 +50,27 @@ def quick(**changes: Any) -> ShardSettings:
     return ShardSettings(Settings.load(None, **{**QUICK, **changes}))
 
 
+def clocked_client(clock: FakeClock, url: str, **options: Any) -> Any:
+    """Return a client of a Redis server whose scripts go by the test's clock: time passes only when it says so."""
+    import redis.asyncio
+    from redis.exceptions import NoScriptError
+
+    class Clocked(redis.asyncio.Redis):
+        async def execute_command(self, command: str, *arguments: Any, **more: Any) -> Any:
+            if command == "EVALSHA":
+                raise NoScriptError  # the text is another at each moment
+            if command == "EVAL":
+                seconds, micros = divmod(round(clock.monotonic() * 1_000_000) + _EPOCH, 1_000_000)
+                now = f"{{'{seconds}', '{micros}'}}"
+                arguments = (arguments[0].replace("redis.call('TIME')", now), *arguments[1:])
+            return await super().execute_command(command, *arguments, **more)
+
+    return Clocked.from_url(url, **options)
+
+
+_EPOCH = 1_700_000_000_000_000
+
+
 class World:
     """One place for requests and leases, which its storages and coordinators share as other processes would."""
 
@@ -83,10 +104,8 @@ class World:
 
     def client(self, **options: Any) -> Any:
         """Return a new client of the Redis server."""
-        import redis.asyncio
-
         patient = {"socket_timeout": 60, "socket_connect_timeout": 60}  # a busy machine is not what tests are about
-        return self._keep(redis.asyncio.Redis.from_url(self.target, **patient | options))
+        return self._keep(clocked_client(self.clock, self.target, **patient | options))
 
     def _queue(self) -> Any:
         q = persistq.connect(self.target, clock=self.clock, queue_durability="process")
@@ -98,22 +117,11 @@ class World:
         return made
 
     async def let_pass(self, seconds: float) -> None:
-        """Let time pass. A Redis server goes by its own clock: there, what is kept becomes so much older, and as
-        much as the machine took since; so what is not yet to happen needs some seconds of leeway.
-        """
+        """Let time pass."""
         self.clock.advance(seconds)
-        if self.kind not in STORES:
-            for made in self._made:
-                if isinstance(made, SQLAlchemyStorage):
-                    made.look_again()
-            return
-        client, micros = self.client(), round(seconds * 1_000_000)
-        async for key in client.scan_iter("*lock_*/*"):
-            for field in ("until", "bound"):
-                await client.hincrby(key, field, -micros)
-        async for key in client.scan_iter("*later"):
-            for number, _ in await client.zrange(key, 0, -1, withscores=True):
-                await client.zincrby(key, -micros, number)
+        for made in self._made:
+            if isinstance(made, SQLAlchemyStorage):
+                made.look_again()
 
     async def close(self) -> None:
         while self._made:
